@@ -1,0 +1,136 @@
+"""Paths inside a root that is not ours: openat2(2) with RESOLVE_IN_ROOT.
+
+A container or an image decides what its symbolic links say. Every function takes the root as a descriptor
+and resolves as if chrooted there, so that no link, `..` or magic link of /proc leads out. Magic links are
+never followed: a descriptor in /proc/self/fd could be the host's.
+"""
+
+import ctypes
+import os
+import stat
+from errno import EAGAIN, ENOENT, ENOTDIR
+
+from dockmagic_runtime.kernel.libc import NR, syscall
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+PROC_SUPER_MAGIC = 0x9FA0
+
+_LINKS = 40  # as many as the kernel follows in one path
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+
+
+def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open `path` below the descriptor `directory`; always close-on-exec."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    while True:
+        try:
+            return syscall(
+                NR["openat2"], directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), path=path
+            )
+        except OSError as error:
+            # EAGAIN: something was renamed while `..` was resolved; the kernel asks to try again.
+            if error.errno != EAGAIN:
+                raise
+
+
+def open_in_root(
+    root: int, path: str, flags: int = os.O_PATH, mode: int = 0, *, symlinks: bool = True
+) -> int:
+    """Open what a process in that root would get for `path`. `symlinks=False` refuses any link (ELOOP)."""
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if symlinks else RESOLVE_NO_SYMLINKS)
+    return openat2(root, path, flags, resolve, mode)
+
+
+def make_in_root(root: int, path: str, *, directory: bool, symlinks: bool = True, mode: int = 0o755) -> int:
+    """Open `path` in the root (O_PATH), making it and the directories above it where they are missing.
+
+    Links, dangling ones too, are followed inside the root only. Raises `OSError`: NotADirectoryError if a
+    file is in the way, ELOOP for a link that may not be followed.
+    """
+    try:
+        return open_in_root(root, path, symlinks=symlinks)
+    except FileNotFoundError:
+        return _make(root, path, directory, symlinks, mode)
+
+
+def _make(root: int, path: str, directory: bool, symlinks: bool, mode: int) -> int:
+    """Walk one component at a time, each opened without following, with the way back kept as descriptors."""
+    way = [os.dup(root)]
+    parts = [p for p in path.split("/") if p and p != "."][::-1]
+    links = 0
+    try:
+        while parts:
+            name = parts.pop()
+            if name == "..":
+                if len(way) > 1:
+                    os.close(way.pop())
+                continue
+            here = way[-1]
+            try:
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            except FileNotFoundError:
+                if parts or directory:
+                    os.mkdir(name, mode, dir_fd=here)
+                else:
+                    os.close(
+                        os.open(
+                            name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=here
+                        )
+                    )
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            kind = os.fstat(fd).st_mode
+            if stat.S_ISLNK(kind):
+                links += 1
+                if not symlinks or links > _LINKS:
+                    os.close(fd)
+                    raise OSError(40, "Too many levels of symbolic links", path)
+                text = os.readlink("", dir_fd=fd)
+                os.close(fd)
+                if text.startswith("/"):
+                    while len(way) > 1:
+                        os.close(way.pop())
+                parts += [p for p in text.split("/") if p and p != "."][::-1]
+            elif parts and not stat.S_ISDIR(kind):
+                os.close(fd)
+                raise OSError(ENOTDIR, os.strerror(ENOTDIR), path)
+            else:
+                way.append(fd)
+        return way.pop() if len(way) > 1 else os.dup(root)
+    finally:
+        for fd in way:
+            os.close(fd)
+
+
+def exists_in_root(root: int, path: str) -> bool:
+    try:
+        os.close(open_in_root(root, path))
+    except OSError as error:
+        if error.errno in (ENOENT, ENOTDIR):
+            return False
+        raise
+    return True
+
+
+class _Statfs(ctypes.Structure):
+    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_long * 31)]
+
+
+_fstatfs = ctypes.CDLL(None, use_errno=True).fstatfs
+_fstatfs.argtypes = [ctypes.c_int, ctypes.POINTER(_Statfs)]
+
+
+def is_procfs(fd: int) -> bool:
+    """Whether `fd` (O_PATH will do) lies on a real procfs, and not on something that looks like one."""
+    result = _Statfs()
+    if _fstatfs(fd, ctypes.byref(result)) == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return bool(result.f_type == PROC_SUPER_MAGIC)

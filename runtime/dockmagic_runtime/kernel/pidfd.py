@@ -1,0 +1,15 @@
+"""Descriptors of processes: pidfd_open(2), pidfd_send_signal(2). Unlike a pid they never name another process."""
+
+from dockmagic_runtime.kernel.libc import NR, syscall
+
+
+def send_signal(pidfd: int, signum: int) -> None:
+    """Raises ProcessLookupError when the process is gone."""
+    syscall(NR["pidfd_send_signal"], pidfd, signum, 0, 0)
+
+
+def start_time(pid: int) -> int:
+    """When `pid` began, in clock ticks since boot: with the pid it names one process of this boot for good."""
+    with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123
+        # The second field is the name in parentheses, which may itself hold anything.
+        return int(stat.read().rpartition(b")")[2].split()[19])
