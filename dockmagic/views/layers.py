@@ -51,7 +51,7 @@ class Layers(View):
 def parts(data: dict[str, Any]) -> list[Part]:
     """The picture of `{"name", "image", "layers": [bottom first], "writable": {"size", "changes"}, "note"}`.
 
-    A layer is `{"instruction", "created_by", "size", "empty", "origin", "shared_with"}`, None where not known.
+    A layer is `{"instruction", "created_by", "size", "empty", "origin", "shared_with"}`, None for unknown.
     An image has no `writable`.
     """
     layers: Sequence[dict[str, Any]] = data["layers"]
@@ -64,7 +64,9 @@ def parts(data: dict[str, Any]) -> list[Part]:
                 "writable",
                 Cell(f"changes made in {data['name']}"),
                 Cell(size(writable["size"]), share=writable["size"] / largest),
-                Cell("+ written", "accent"),
+                Cell("+ written", "accent")
+                if writable["size"] or writable["changes"]
+                else Cell("○ empty", "muted"),
                 "only this container",
             ]
         )
@@ -109,7 +111,7 @@ def instruction(layer: dict[str, Any]) -> str:
 
 def read_image(client: DockerClient, image: Image) -> dict[str, Any]:
     """The layers as the store has them; from another engine, as `history` and `inspect` tell."""
-    name = image.tags[0] if image.tags else short(image.id)
+    name = image.tags[0] if image.tags else short(image.id or "")
     told = extension(client, f"images/{image.id}/layers")
     if told is not None:
         return {"name": name, "image": name, "layers": told, "writable": None}
@@ -168,7 +170,7 @@ def _recorded(client: DockerClient, image: Image) -> list[dict[str, Any]]:
 
 def _sharing(others: Sequence[Image], chain: Sequence[str]) -> list[str]:
     return [
-        other.tags[0] if other.tags else short(other.id)
+        other.tags[0] if other.tags else short(other.id or "")
         for other in others
         if (other.attrs["RootFS"].get("Layers") or [])[: len(chain)] == list(chain)
     ]

@@ -49,7 +49,7 @@ class Namespaces(View):
         else:
             container.reload()
         self.data = read(client, container)
-        super().__init__(*parts(container.name or short(container.id), self.data))
+        super().__init__(*parts(container.name or short(container.id or ""), self.data))
 
 
 def parts(name: str, data: dict[str, Any]) -> list[Part]:
@@ -85,14 +85,14 @@ def parts(name: str, data: dict[str, Any]) -> list[Part]:
 
 
 def read(client: docker.DockerClient, container: Container) -> dict[str, Any]:
-    """What the engine reads from the kernel; else what this machine's kernel says; else what `inspect` says."""
+    """What the engine reads from the kernel; else what we read from it; else what `inspect` says."""
     state = container.attrs["State"]
     if not state.get("Running"):
         return {"pid": 0, "kinds": []}
     told = extension(client, f"containers/{container.id}/namespaces")
     if told is not None:
         return told
-    return _from_proc(container.id, state["Pid"]) or _from_inspect(container.attrs)
+    return _from_proc(str(container.id), state["Pid"]) or _from_inspect(container.attrs)
 
 
 def _from_proc(identity: str, pid: int) -> dict[str, Any] | None:

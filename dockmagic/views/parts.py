@@ -27,7 +27,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Cell:
-    """One value. `tone` colours what its words already say; `share` (0 to 1) draws a bar beside its number."""
+    """One value. `tone` colours what its words already say; `share` (0 to 1) draws a bar beside it."""
 
     words: str
     tone: Tone = ""

@@ -88,6 +88,7 @@ class LiveView(View):
     def __init__(self, *parts: Part) -> None:
         super().__init__(*parts)
         self._display_id: str | None = None
+        self._cell: int | None = None
         self._wanted = False
         self._shown: Bundle | None = None
         self._sent_at = 0.0
@@ -130,9 +131,11 @@ class LiveView(View):
                 self._place()
 
     def _ipython_display_(self) -> None:
+        if self._display_id is not None and self._cell == _cell():
+            return  # the same cell has shown it already, as it grew
         if self.closed or not watched():
             raise NotImplementedError  # IPython then takes the static bundle as the cell's value
-        self.show()
+        self._place()
 
     def _late(self) -> None:
         with self._lock:
@@ -143,7 +146,7 @@ class LiveView(View):
     def _place(self) -> None:
         from IPython.display import display
 
-        self._display_id = uuid4().hex
+        self._display_id, self._cell = uuid4().hex, _cell()
         self._shown, self._sent_at = self.bundle(), time.monotonic()
         display(self._shown, raw=True, display_id=self._display_id)
 
@@ -156,12 +159,20 @@ class LiveView(View):
             update_display(bundle, raw=True, display_id=self._display_id)
 
 
+def _cell() -> int | None:
+    """The number of the cell that runs now."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    return None if shell is None else shell.execution_count
+
+
 def watched() -> bool:
     """Whether somebody looks at the notebook while it runs.
 
     A kernel started by a Jupyter server has the notebook's path in `JPY_SESSION_NAME`; VS Code leaves its own
-    name in the user's namespace. Executed in a batch or in a terminal there is neither. `DOCKMAGIC_LIVE` (0 or 1)
-    decides where this is wrong.
+    name in the user's namespace. Executed in a batch or in a terminal there is neither. `DOCKMAGIC_LIVE` (0
+    or 1) decides where this is wrong.
     """
     chosen = os.environ.get("DOCKMAGIC_LIVE")
     if chosen is not None:

@@ -1,0 +1,283 @@
+"""What a pull, a push or a build is doing, while it does it, and what it has done when it is over.
+
+Both take the JSON objects of Docker's progress streams one by one (`feed`), from any thread, in whatever
+portions the engine sends them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dockmagic.views.layers import INSTRUCTION_WIDTH
+from dockmagic.views.parts import Cell, Column, Fold, Note, Part, Table
+from dockmagic.views.units import shorten, size
+from dockmagic.views.view import LiveView
+
+LINES_SHOWN = 400
+
+DONE = ("Pull complete", "Already exists", "Pushed", "Layer already exists", "Mounted from", "Loaded")
+
+
+class Progress(LiveView):
+    """A pull, push or load: one row a layer. `show()` it, `feed()` it, `close()` it.
+
+    `error` holds the engine's sentence when the stream ended with one.
+    """
+
+    def __init__(self, caption: str) -> None:
+        super().__init__()
+        self.caption = caption
+        self.error: str | None = None
+        self._layers: dict[str, dict[str, Any]] = {}
+        self._notes: list[str] = []
+
+    def feed(self, message: Mapping[str, Any]) -> None:
+        """Take one object of the stream."""
+        with self._lock:
+            self._take(message)
+        self.refresh()
+
+    @property
+    def parts(self) -> list[Part]:
+        with self._lock:
+            picture: list[Part] = []
+            if self._layers or not self._notes:
+                columns = [Column("Layer", code=True), Column("Status"), Column("Done", numeric=True)]
+                rows: list[list[str | Cell]] = [
+                    [layer, _status(state), _done(state)] for layer, state in self._layers.items()
+                ]
+                picture.append(Table(self.caption, columns, rows, "Waiting for the engine."))
+            picture += [Note(note) for note in self._notes]
+            if self.error:
+                picture.append(Note(f"✗ {self.error}", "bad"))
+            return picture
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        if message.get("error"):
+            self.error = message["error"]
+        elif "progressDetail" in message and message.get("id"):
+            layer = self._layers.setdefault(message["id"], {})
+            detail = message["progressDetail"] or {}
+            layer["status"] = message.get("status") or ""
+            if detail.get("total"):
+                layer["total"] = detail["total"]
+            layer["current"] = detail.get("current")
+        else:
+            words = (message.get("status") or message.get("stream") or "").strip()
+            if words:
+                self._notes.append(f"{message['id']}: {words}" if message.get("id") else words)
+
+
+@dataclass
+class Step:
+    """One instruction of a build, as far as it has come. `began` and `ended` are monotonic seconds."""
+
+    number: int
+    instruction: str
+    began: float
+    ended: float | None = None
+    state: str = "running"
+    image: str = ""
+    output: list[str] = field(default_factory=list)
+    bytes: int | None = None
+
+
+STEP_STATES = {
+    "running": Cell("… running"),
+    "base": Cell("= base"),
+    "cached": Cell("✓ cached", "good"),
+    "built": Cell("+ built", "accent"),
+    "failed": Cell("✗ failed", "bad"),
+    "stopped": Cell("○ stopped", "muted"),
+}
+
+
+class BuildProgress(LiveView):
+    """A build: one row a step, each step's output folded below, the failing step open and its line marked.
+
+    `image` is the id of what was built, `error` the engine's sentence when it failed. Seconds are measured
+    here, between the messages of the engine.
+    """
+
+    def __init__(
+        self, caption: str, dockerfile: str = "", *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self.caption = caption
+        self.dockerfile = dockerfile
+        self.image: str | None = None
+        self.error: str | None = None
+        self.steps: list[Step] = []
+        self._clock = clock
+        self._rest = ""
+        self._notes: list[str] = []
+
+    def feed(self, message: Mapping[str, Any]) -> None:
+        """Take one object of the stream."""
+        with self._lock:
+            self._take(message)
+        self.refresh()
+
+    def measure(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Fill in the sizes, from the history (newest first) of the image that was built."""
+        with self._lock:
+            stage: list[Step] = []
+            for step in self.steps:
+                stage = [step] if step.instruction.upper().startswith("FROM") else [*stage, step]
+            if len(stage) > len(history) or not stage:
+                return
+            for step, entry in zip(reversed(stage[1:]), history, strict=False):
+                step.bytes = entry["Size"]
+            stage[0].bytes = sum(entry["Size"] for entry in history[len(stage) - 1 :])
+        self.refresh()
+
+    def close(self) -> None:
+        with self._lock:
+            self._end_step("stopped" if self.image is None else None)
+        super().close()
+
+    @property
+    def parts(self) -> list[Part]:
+        with self._lock:
+            picture: list[Part] = [self._table()]
+            for step in self.steps:
+                if step.output:
+                    picture.append(_output(step))
+            if self.error:
+                picture += self._failure()
+            picture += [Note(note) for note in self._notes]
+            return picture
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        if message.get("error"):
+            self.error = message["error"].strip()
+            self._end_step("failed")
+        elif "aux" in message:
+            self.image = (message["aux"] or {}).get("ID") or self.image
+        elif "stream" in message:
+            *lines, self._rest = (self._rest + message["stream"]).split("\n")
+            for line in lines:
+                self._line(line.rstrip("\r"))
+
+    def _line(self, line: str) -> None:
+        if line.startswith("Step ") and " : " in line:
+            self._end_step(None)
+            self.steps.append(Step(len(self.steps) + 1, line.partition(" : ")[2].strip(), self._clock()))
+        elif line.startswith("Successfully "):
+            self._end_step(None)
+            self._notes.append(line)
+        elif not self.steps:
+            if line.strip():
+                self._notes.append(line)
+        elif line == " ---> Using cache":
+            self.steps[-1].state = "cached"
+        elif line.startswith(" ---> Running in ") or line.startswith("Removing intermediate container "):
+            return
+        elif line.startswith(" ---> "):
+            self.steps[-1].image = line.removeprefix(" ---> ")
+        elif line or self.steps[-1].output:
+            self.steps[-1].output.append(line)
+
+    def _end_step(self, state: str | None) -> None:
+        """The step at work is over: `state` says how, or None for well."""
+        if not self.steps or self.steps[-1].ended is not None:
+            return
+        step = self.steps[-1]
+        step.ended = self._clock()
+        while step.output and not step.output[-1].strip():
+            step.output.pop()
+        if state is not None:
+            step.state = state
+        elif step.state == "running":
+            step.state = "base" if step.instruction.upper().startswith("FROM") else "built"
+
+    def _table(self) -> Table:
+        columns = [
+            Column("Step"),
+            Column("Instruction", code=True),
+            Column("State"),
+            Column("Seconds", numeric=True),
+            Column("Size", numeric=True),
+        ]
+        rows: list[list[str | Cell]] = [
+            [
+                str(step.number),
+                shorten(step.instruction, INSTRUCTION_WIDTH),
+                STEP_STATES[step.state],
+                f"{(step.ended or self._clock()) - step.began:.1f}",
+                "" if step.bytes is None else size(step.bytes),
+            ]
+            for step in self.steps
+        ]
+        return Table(self.caption, columns, rows, "Waiting for the engine.")
+
+    def _failure(self) -> list[Part]:
+        picture: list[Part] = [Note(f"✗ {self.error}", "bad")]
+        place = line_of(self.dockerfile, len(self.steps)) if self.steps else None
+        if place is not None:
+            lines = [
+                f"{'▶' if number == place else ' '} {number:2} {text}"
+                for number, text in enumerate(self.dockerfile.splitlines(), 1)
+            ]
+            picture.append(Fold(f"It is line {place} of the Dockerfile", lines, open=True, tone="bad"))
+        return picture
+
+
+def line_of(dockerfile: str, step: int) -> int | None:
+    """The line (from 1) where the `step`-th instruction (from 1) of a Dockerfile begins; None if it has
+    fewer.
+    """
+    count, continued, until = 0, False, ""
+    for number, text in enumerate(dockerfile.splitlines(), 1):
+        line = text.strip()
+        if until:
+            until = "" if line == until else until
+            continue
+        if not line or line.startswith("#"):
+            continue
+        if not continued:
+            count += 1
+            if count == step:
+                return number
+        continued = line.endswith("\\")
+        until = _heredoc(line)
+    return None
+
+
+def _heredoc(line: str) -> str:
+    """The word that ends the here-document opened on this line, or nothing."""
+    word = line.partition("<<")[2].removeprefix("-").split(" ")[0].strip("'\"")
+    return word if word.isidentifier() else ""
+
+
+def _output(step: Step) -> Fold:
+    shown = step.output[-LINES_SHOWN:]
+    hidden = len(step.output) - len(shown)
+    lines = [f"… {hidden} earlier lines not shown", *shown] if hidden else shown
+    count = "1 line" if len(step.output) == 1 else f"{len(step.output)} lines"
+    failed = step.state == "failed"
+    return Fold(
+        f"Step {step.number}, {count} of output",
+        lines,
+        open=failed or step.ended is None,
+        tone="bad" if failed else "",
+    )
+
+
+def _status(layer: Mapping[str, Any]) -> Cell:
+    words = layer["status"]
+    return Cell(f"✓ {words}", "good") if words.startswith(DONE) else Cell(words)
+
+
+def _done(layer: Mapping[str, Any]) -> Cell:
+    total, current = layer.get("total"), layer.get("current")
+    if layer["status"].startswith(DONE):
+        return Cell(size(total), share=1) if total else Cell("")
+    if current is None:
+        return Cell("")
+    if not total:
+        return Cell(size(current))
+    return Cell(f"{size(current)} / {size(total)}", share=current / total)
