@@ -6,7 +6,7 @@ The grammar and its defaults are those of `distribution/reference`, Docker's own
     name       = [ domain "/" ] path          domain defaults to docker.io, where a
     domain     = host [ ":" port ]            one-word path means library/<path>
 
-The first part of a name is a domain if it holds a dot or a colon, is `localhost`, or has an upper-case letter.
+The first part of a name is a domain if it holds a dot, a colon or an upper-case letter, or is `localhost`.
 """
 
 import re

@@ -93,7 +93,7 @@ class ContentStore:
         return [Descriptor.from_json(entry) for entry in document["manifests"]]
 
     def add_manifest(self, manifest: Descriptor, name: str) -> None:
-        """Make `manifest` the entry point called `name` (a normalised reference), instead of any earlier one."""
+        """Make `manifest` the entry point called `name`, a normalised reference, in place of another."""
         named = Descriptor(
             manifest.media_type,
             manifest.digest,
@@ -209,7 +209,7 @@ def replace_file(path: Path, data: bytes, beside: Path | None = None) -> None:
     """
     fd, temporary = tempfile.mkstemp(prefix="tmp-", dir=beside or path.parent)
     try:
-        with open(fd, "wb") as file:
+        with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
             os.fchmod(fd, 0o644)

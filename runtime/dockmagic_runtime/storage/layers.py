@@ -4,18 +4,37 @@
     <root>/<hex of the diff ID>/size     bytes of its regular files, in decimal
     <root>/tmp/…                         being made or being removed; swept at start
 
-On disk deletions are in overlayfs' own form (a 0/0 character device; the xattr trusted.overlay.opaque), in
-tar streams in OCI's (`.wh.<name>`; `.wh..wh..opq`). A layer comes into being by one rename(2).
+A layer comes into being by one rename(2), after its bytes are on disk, and goes by one.
 """
 
-from collections.abc import Iterable
+import ctypes
+import hashlib
+import os
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
+from dockmagic_runtime.oci.descriptor import digest_hex
 from dockmagic_runtime.storage.compression import decompress
+from dockmagic_runtime.storage.content import sync_directory
+from dockmagic_runtime.storage.pack import Packer
+from dockmagic_runtime.storage.tar import TarReader
+from dockmagic_runtime.storage.unpack import Unpacker
 
 __all__ = ["Layer", "LayerStore", "decompress"]
+
+_CHUNK = 1 << 20
+_AHEAD = 8
+"""Chunks of a stream that are read and hashed before they are unpacked."""
+
+_syncfs = ctypes.CDLL(None, use_errno=True).syncfs
 
 
 @dataclass(frozen=True)
@@ -31,26 +50,37 @@ class LayerStore:
     """All layers of one engine. Calls block: run them in a thread. Safe to use from several threads."""
 
     def __init__(self, root: Path) -> None:
-        raise NotImplementedError
+        self.root = root
+        self._tmp = root / "tmp"
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        # What is set-user-ID inside of an image is nobody's business on the host.
+        root.chmod(0o700)
 
     def sweep(self) -> None:
         """Remove what a crash left half-made. Call once, when the engine starts."""
-        raise NotImplementedError
+        for path in self._tmp.iterdir():
+            _discard(path)
 
     def get(self, diff_id: str) -> Layer | None:
         """The layer, or None if it is not here."""
-        raise NotImplementedError
+        directory = self.root / digest_hex(diff_id)
+        try:
+            size = int((directory / "size").read_text())
+        except FileNotFoundError:
+            return None
+        return Layer(diff_id, directory / "fs", size)
 
     def paths(self, diff_ids: Iterable[str]) -> tuple[Path, ...]:
         """The directories of a stack given bottom first, topmost first as overlayfs wants them.
 
         Raises NotFound if one is missing.
         """
-        raise NotImplementedError
+        found = [self._existing(diff_id).path for diff_id in diff_ids]
+        return tuple(reversed(found))
 
     def diff_ids(self) -> list[str]:
         """Every layer there is."""
-        raise NotImplementedError
+        return [f"sha256:{path.name}" for path in self.root.iterdir() if len(path.name) == 64]
 
     def apply(self, diff_id: str | None, stream: BinaryIO) -> Layer:
         """Unpack an *uncompressed* tar stream into a layer; verified against `diff_id` if given.
@@ -58,14 +88,43 @@ class LayerStore:
         Returns the existing layer, stream unread, if `diff_id` is here already. No entry can land outside of
         the layer. Raises InvalidParameter for a malformed or hostile tar, or another diff ID; nothing stays.
         """
-        raise NotImplementedError
+        if diff_id and (layer := self.get(diff_id)):
+            return layer
+        with self._temporary() as temporary, _HashedChunks(stream) as chunks:
+            tree = temporary / "fs"
+            tree.mkdir(mode=0o755)
+            tree.chmod(0o755)
+            root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                reader = TarReader(iter(chunks))
+                with Unpacker(root, whiteouts=True) as unpacker:
+                    unpacker.unpack(reader)
+                reader.drain()
+            finally:
+                os.close(root)
+            actual = chunks.digest()
+            if diff_id and actual != diff_id:
+                raise InvalidParameter(f"layer has diff ID {actual}, but its image says {diff_id}")
+            return self._publish(temporary, actual, unpacker.size)
 
     def commit(self, upper: Path) -> Layer:
-        """An overlay upper directory *becomes* the layer, by rename; nobody may be writing to it.
+        """An overlay upper directory *becomes* the layer, by rename. It must not be mounted any more.
 
-        Its diff ID is the hash of the tar stream that `tar` would write; no tar is stored.
+        Its diff ID is the hash of the tar stream that `tar` would write; no tar is stored. If the same layer
+        is here already, that one is returned and `upper` removed. Raises SystemFailure.
         """
-        raise NotImplementedError
+        diff_hash = hashlib.sha256()
+        packer = _pack(upper, diff_hash.update)
+        with self._temporary() as temporary:
+            upper.rename(temporary / "fs")
+            return self._publish(temporary, f"sha256:{diff_hash.hexdigest()}", packer.size)
+
+    def copy(self, upper: Path) -> Layer:
+        """As `commit`, but of a copy: `upper` stays as it is, and may even be in use."""
+        with tempfile.TemporaryFile(dir=self._tmp) as file:
+            _pack(upper, file.write)
+            file.seek(0)
+            return self.apply(None, file)
 
     def tar(self, diff_id: str, out: BinaryIO) -> None:
         """Write the layer as an uncompressed tar.
@@ -74,8 +133,128 @@ class LayerStore:
         else's tar may not: then this raises Conflict after writing, and its blob in the content store is the
         source to use. Raises NotFound.
         """
-        raise NotImplementedError
+        layer = self._existing(diff_id)
+        diff_hash = hashlib.sha256()
+
+        def write(data: bytes) -> None:
+            diff_hash.update(data)
+            out.write(data)
+
+        _pack(layer.path, write)
+        if f"sha256:{diff_hash.hexdigest()}" != diff_id:
+            raise Conflict(f"layer {diff_id} was made from another tar than its directory gives")
 
     def remove(self, diff_id: str) -> None:
         """Delete the layer, if here. That nothing uses it any more is for the caller to know."""
-        raise NotImplementedError
+        doomed = Path(tempfile.mkdtemp(prefix="removed-", dir=self._tmp))
+        try:
+            (self.root / digest_hex(diff_id)).rename(doomed / "layer")
+        except FileNotFoundError:
+            pass
+        finally:
+            _discard(doomed)
+
+    def _existing(self, diff_id: str) -> Layer:
+        layer = self.get(diff_id)
+        if layer is None:
+            raise NotFound(f"layer does not exist: {diff_id}")
+        return layer
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """A directory that is swept after a crash, and gone afterwards unless it was published."""
+        path = Path(tempfile.mkdtemp(prefix="layer-", dir=self._tmp))
+        try:
+            yield path
+        finally:
+            if path.exists():
+                _discard(path)
+
+    def _publish(self, temporary: Path, diff_id: str, size: int) -> Layer:
+        """Give a finished layer its name. If another thread was faster, its layer stays and this one goes."""
+        (temporary / "size").write_text(str(size))
+        _sync_file_system(temporary)
+        target = self.root / digest_hex(diff_id)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+        sync_directory(self.root)
+        return self._existing(diff_id)
+
+
+class _HashedChunks:
+    """Reads and hashes a stream in a thread, ahead of whoever takes its chunks.
+
+    Decompressing, hashing and writing files all leave the interpreter free, so the three overlap.
+    Leaving the context stops the thread, at the latest when its present read returns.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="layer-reader")
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._queue.get():
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield chunk
+
+    def digest(self) -> str:
+        """Of the whole stream; call it at its end."""
+        self._thread.join()
+        return "sha256:" + self._hash.hexdigest()
+
+    def _read(self) -> None:
+        try:
+            while not self._stopped.is_set() and (chunk := self._stream.read(_CHUNK)):
+                self._hash.update(chunk)
+                self._queue.put(chunk)
+            self._queue.put(b"")
+        except BaseException as error:  # noqa: BLE001  raised again where the chunks are taken
+            self._queue.put(error)
+
+    def __enter__(self) -> "_HashedChunks":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        # With the queue empty, what the thread may still put fits, so it comes to its end.
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self._thread.join()
+
+
+def _pack(directory: Path, write: Callable[[bytes], object]) -> Packer:
+    packer = Packer(write, overlay=True)
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        packer.tree(root)
+    finally:
+        os.close(root)
+    packer.finish()
+    return packer
+
+
+def _sync_file_system(path: Path) -> None:
+    """syncfs(2): one call instead of an fsync for each of a layer's files."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _syncfs(fd) == -1:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(fd)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,383 @@
+"""Tar entries into a directory, whoever made the tar.
+
+What keeps every entry inside: names and link targets are taken relative to the root and may not climb out of
+it; the directory that an entry goes into is opened with openat2(RESOLVE_IN_ROOT), so symbolic links of the
+archive (or of a container that moves things meanwhile) lead nowhere else; the entry itself is made through
+that descriptor, with O_EXCL and without following.
+
+What makes it fast: one large-buffer tar reader, descriptors of recent directories kept open, and no call
+that would change nothing. Modes and times of directories are set last, for filling a directory alters them.
+"""
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dockmagic_runtime.errors import InvalidParameter, SystemFailure
+from dockmagic_runtime.kernel import paths
+from dockmagic_runtime.storage import overlayform, tar
+
+_log = logging.getLogger(__name__)
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN_DIRECTORIES = 64
+_RESOLVE = paths.RESOLVE_IN_ROOT | paths.RESOLVE_NO_MAGICLINKS
+_DISK_ERRORS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EROFS,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EPERM,
+        errno.EACCES,
+    }
+)
+
+
+@dataclass(frozen=True)
+class _DirectoryState:
+    entry: tar.Entry
+    owner: tuple[int, int]
+
+
+class Unpacker:
+    """Unpacks into the directory descriptor `root`, which stays the caller's.
+
+    `whiteouts`: OCI deletions become overlayfs' (for a layer); otherwise `.wh.` is a name like any other.
+    `owner`: (uid, gid) for everything, instead of what the archive says.
+    Use as a context manager: leaving it closes descriptors; `finish` must have been called for a good tree.
+    """
+
+    def __init__(self, root: int, *, whiteouts: bool = False, owner: tuple[int, int] | None = None) -> None:
+        self.size = 0
+        """Bytes of the regular files unpacked so far."""
+        self._root = root
+        self._whiteouts = whiteouts
+        self._owner = owner
+        self._open: dict[bytes, int] = {}
+        self._states: dict[bytes, _DirectoryState] = {}
+        self._umask = _umask()
+        self._me = (os.geteuid(), os.getegid())
+
+    def unpack(self, reader: tar.TarReader) -> None:
+        """All entries, and `finish`. Raises InvalidParameter (the archive) or SystemFailure (the disk)."""
+        for entry in reader:
+            self.add(entry, reader)
+        self.finish()
+
+    def add(self, entry: tar.Entry, reader: tar.TarReader) -> None:
+        """One entry, its content read from `reader`."""
+        path = _inside(entry.name)
+        try:
+            if not (self._whiteouts and self._deletion(path)):
+                self._make(path, entry, reader)
+        except OSError as error:
+            raise _explained(path, error) from error
+
+    def finish(self) -> None:
+        """Give the directories their owners, modes and times."""
+        for path, state in self._states.items():
+            try:
+                fd = paths.openat2(self._root, os.fsdecode(path) or ".", _DIRECTORY, _RESOLVE)
+                try:
+                    self._directory_metadata(fd, state)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise _explained(path, error) from error
+        self._states.clear()
+
+    def __enter__(self) -> "Unpacker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget_descriptors()
+
+    def _make(self, path: bytes, entry: tar.Entry, reader: tar.TarReader) -> None:
+        owner = self._owner or (entry.uid, entry.gid)
+        if not path:
+            if entry.kind == tar.DIRECTORY:
+                self._states[path] = _DirectoryState(entry, owner)
+            return
+        above, _, name = path.rpartition(b"/")
+        directory = self._directory(above)
+        if entry.kind == tar.REGULAR:
+            self._regular(directory, path, name, entry, owner, reader)
+        elif entry.kind == tar.DIRECTORY:
+            self._make_directory(directory, path, name, 0o700)
+            self._states[path] = _DirectoryState(entry, owner)
+        elif entry.kind == tar.SYMLINK:
+            self._again(path, directory, name, lambda: os.symlink(entry.link, name, dir_fd=directory))
+            self._metadata(directory, name, entry, owner)
+        elif entry.kind == tar.HARDLINK:
+            self._hardlink(directory, path, name, entry)
+        else:
+            mode = entry.mode | tar.FILE_TYPES[entry.kind]
+            device = os.makedev(*entry.device) if entry.kind != tar.FIFO else 0
+            self._again(path, directory, name, lambda: os.mknod(name, mode, device, dir_fd=directory))
+            self._metadata(directory, name, entry, owner)
+            os.chmod(name, entry.mode, dir_fd=directory)
+
+    def _regular(
+        self,
+        directory: int,
+        path: bytes,
+        name: bytes,
+        entry: tar.Entry,
+        owner: tuple[int, int],
+        reader: tar.TarReader,
+    ) -> None:
+        mode = entry.mode
+        try:
+            fd = os.open(name, _NEW_FILE, mode & 0o777, dir_fd=directory)
+        except FileExistsError:
+            self._remove(path, directory, name)
+            fd = os.open(name, _NEW_FILE, mode & 0o777, dir_fd=directory)
+        try:
+            if entry.sparse is not None:
+                _write_sparse(fd, entry, reader)
+            else:
+                for data in reader.content():
+                    _write(fd, data)
+            if owner != self._me:
+                os.fchown(fd, *owner)
+            # After the change of owner, which takes set-user-ID bits and capabilities away.
+            if mode & 0o7000 or mode & self._umask:
+                os.fchmod(fd, mode)
+            if entry.xattrs:
+                _set_xattrs(fd, entry)
+            os.utime(fd, ns=_times(entry))
+        finally:
+            os.close(fd)
+        self.size += entry.size
+
+    def _hardlink(self, directory: int, path: bytes, name: bytes, entry: tar.Entry) -> None:
+        target = _inside(entry.link)
+        if target == path:
+            return
+        above, _, target_name = target.rpartition(b"/")
+        try:
+            source = paths.openat2(self._root, os.fsdecode(above) or ".", _DIRECTORY, _RESOLVE)
+        except FileNotFoundError:
+            raise InvalidParameter(f"hard link {_show(path)} to {_show(target)}: no such file") from None
+        try:
+            self._again(
+                path,
+                directory,
+                name,
+                lambda: os.link(
+                    target_name, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False
+                ),
+            )
+        finally:
+            os.close(source)
+
+    def _metadata(self, directory: int, name: bytes, entry: tar.Entry, owner: tuple[int, int]) -> None:
+        if owner != self._me:
+            os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
+        os.utime(name, ns=_times(entry), dir_fd=directory, follow_symlinks=False)
+
+    def _directory_metadata(self, fd: int, state: _DirectoryState) -> None:
+        os.fchown(fd, *state.owner)
+        os.fchmod(fd, state.entry.mode)
+        _set_xattrs(fd, state.entry)
+        os.utime(fd, ns=_times(state.entry))
+
+    def _deletion(self, path: bytes) -> bool:
+        """If the name is an OCI whiteout, do what it says."""
+        if overlayform.WHITEOUT_PREFIX not in path:
+            return False
+        *above, name = path.split(b"/")
+        if any(part.startswith(b".wh..wh.") and part != overlayform.OPAQUE_MARKER for part in (*above, name)):
+            return True  # AUFS' own bookkeeping, in images from its time
+        if any(part.startswith(overlayform.WHITEOUT_PREFIX) for part in above):
+            raise InvalidParameter(f"invalid layer: {_show(path)} is inside of a whiteout")
+        if not name.startswith(overlayform.WHITEOUT_PREFIX):
+            return False
+        directory = self._directory(b"/".join(above))
+        if name == overlayform.OPAQUE_MARKER:
+            overlayform.make_opaque(directory)
+            return True
+        deleted = name.removeprefix(overlayform.WHITEOUT_PREFIX)
+        if deleted in (b"", b".", b".."):
+            raise InvalidParameter(f"invalid layer: {_show(path)} is not a whiteout")
+        try:
+            overlayform.make_whiteout(directory, deleted)
+        except FileExistsError:
+            # A whiteout is about the layers below: what this layer itself has stays.
+            if stat.S_ISDIR(os.stat(deleted, dir_fd=directory, follow_symlinks=False).st_mode):
+                self._make_opaque(directory, deleted)
+        return True
+
+    def _make_directory(self, directory: int, path: bytes, name: bytes, mode: int) -> None:
+        try:
+            os.mkdir(name, mode, dir_fd=directory)
+        except FileExistsError:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                return
+            self._remove(path, directory, name)
+            os.mkdir(name, mode, dir_fd=directory)
+            if self._whiteouts and overlayform.is_whiteout(status):
+                self._make_opaque(directory, name)
+
+    def _make_opaque(self, directory: int, name: bytes) -> None:
+        fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            overlayform.make_opaque(fd)
+        finally:
+            os.close(fd)
+
+    def _directory(self, path: bytes) -> int:
+        """A descriptor for the directory at `path`, made with its parents where the archive left them out."""
+        if not path:
+            return self._root
+        fd = self._open.get(path)
+        if fd is None:
+            try:
+                fd = paths.openat2(self._root, os.fsdecode(path), _DIRECTORY, _RESOLVE)
+            except (FileNotFoundError, NotADirectoryError):
+                fd = self._make_parent(path)
+            if len(self._open) >= _OPEN_DIRECTORIES:
+                self._forget_descriptors()
+            self._open[path] = fd
+        return fd
+
+    def _make_parent(self, path: bytes) -> int:
+        above, _, name = path.rpartition(b"/")
+        directory = self._directory(above)
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        else:
+            if not (self._whiteouts and overlayform.is_whiteout(status)):
+                raise InvalidParameter(f"{_show(path)} is not a directory")
+        self._make_directory(directory, path, name, 0o755)
+        fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        if self._umask & 0o755:
+            os.fchmod(fd, 0o755)
+        if self._owner:
+            os.fchown(fd, *self._owner)
+        return fd
+
+    def _again(self, path: bytes, directory: int, name: bytes, make: Callable[[], None]) -> None:
+        """Make something; if the name is taken, instead of what is there."""
+        try:
+            make()
+        except FileExistsError:
+            self._remove(path, directory, name)
+            make()
+
+    def _remove(self, path: bytes, directory: int, name: bytes) -> None:
+        remove_tree(directory, name)
+        self._forget_descriptors(but=directory)
+        inside = path + b"/"
+        for known in [p for p in self._states if p == path or p.startswith(inside)]:
+            del self._states[known]
+
+    def _forget_descriptors(self, but: int = -1) -> None:
+        kept = {path: fd for path, fd in self._open.items() if fd == but}
+        for fd in self._open.values():
+            if fd != but:
+                os.close(fd)
+        self._open = kept
+
+
+def remove_tree(directory: int, name: bytes) -> None:
+    """Delete a file, or a directory with all that it has, without following any link."""
+    try:
+        os.unlink(name, dir_fd=directory)
+        return
+    except IsADirectoryError:
+        pass
+    fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        for child in overlayform.names(fd):
+            remove_tree(fd, child)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=directory)
+
+
+def _inside(name: bytes) -> bytes:
+    """`name` relative to the root, without `.`, `..` and empty parts; InvalidParameter if it climbs out."""
+    if not (name.startswith(b"/") or b"//" in name or b"./" in name or name.endswith((b"/", b"."))):
+        if b"\0" in name:
+            raise InvalidParameter("invalid tar header: NUL in a name")
+        return name
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise InvalidParameter(f"invalid tar: {_show(name)} is outside of the archive's root")
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    path = b"/".join(parts)
+    if b"\0" in path:
+        raise InvalidParameter("invalid tar header: NUL in a name")
+    return path
+
+
+def _write(fd: int, data: memoryview) -> None:
+    while (written := os.write(fd, data)) < len(data):
+        data = data[written:]
+
+
+def _write_sparse(fd: int, entry: tar.Entry, reader: tar.TarReader) -> None:
+    os.ftruncate(fd, entry.size)
+    segments = iter(entry.sparse or ())
+    room = 0
+    for data in reader.content():
+        while data:
+            while not room:
+                offset, room = next(segments)
+                os.lseek(fd, offset, os.SEEK_SET)
+            part = data[:room]
+            _write(fd, part)
+            room -= len(part)
+            data = data[len(part) :]
+
+
+def _set_xattrs(fd: int, entry: tar.Entry) -> None:
+    for key, value in entry.xattrs.items():
+        name = os.fsdecode(key)
+        if not overlayform.is_portable(name):
+            continue
+        try:
+            os.setxattr(fd, name, value)
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+            _log.warning("%s: this file system keeps no attribute %s", _show(entry.name), name)
+
+
+def _times(entry: tar.Entry) -> tuple[int, int]:
+    """(atime, mtime); a time that the kernel could not keep becomes the epoch, as in Docker."""
+    mtime = entry.mtime_ns if 0 <= entry.mtime_ns < 1 << 63 else 0
+    return mtime, mtime
+
+
+def _umask() -> int:
+    """This process's umask, read without setting it, for other threads are creating files."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    raise SystemFailure("the kernel does not tell the umask")
+
+
+def _explained(path: bytes, error: OSError) -> InvalidParameter | SystemFailure:
+    sentence = f"cannot unpack {_show(path)}: {error.strerror}"
+    return SystemFailure(sentence) if error.errno in _DISK_ERRORS else InvalidParameter(sentence)
+
+
+def _show(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
