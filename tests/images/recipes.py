@@ -14,7 +14,7 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Recipe:
     """One stand-in: an image of one layer on top of `base`'s.
 
-    Its layer is made from the files of `origin`, the Debian packages `packages`, the script `run`, and `files`.
+    The layer is made from `origin`, the Debian packages `packages`, the script `run`, then `files`.
     """
 
     name: str

@@ -105,7 +105,7 @@ def _hash(document: object) -> str:
 
 
 def _build(recipe: Recipe, keys: dict[str, str], cache: Path) -> None:
-    """Make `<cache>/<key>`: the recipe's files (`root`), its image (`layout`), and the parts others build on."""
+    """Make `<cache>/<key>`: the recipe's files (`root`), its image (`layout`), what others build on."""
     if os.geteuid() != 0:
         raise PermissionError(f"building the stand-in image {recipe.name} needs root: run this with sudo")
     print(f"building the stand-in for {recipe.name} ({recipe.about})", file=sys.stderr, flush=True)
