@@ -2,7 +2,7 @@
 
 A config is a plain JSON dict (types in `spec.py`). The rule of `validate`: what can't be honoured here is an
 error that names the field, never a thing silently left out. Two exceptions are the specification's own: an
-unknown field is ignored, and a capability unknown to the kernel is a warning of the one who starts the process.
+unknown field is ignored, and a capability unknown to the kernel is a warning, by who starts the process.
 """
 
 import os
