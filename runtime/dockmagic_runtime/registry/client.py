@@ -309,8 +309,8 @@ class Repository:
         while where:
             async with self._exchange("GET", where) as response:
                 tags += (await response.json(content_type=None)).get("tags") or []
-                link = _next_page(response)
-                where = urljoin(str(response.url), str(link)) if link else None
+                following = response.links.get("next")
+                where = urljoin(str(response.url), str(following["url"])) if following else None
         return tags
 
     def _url(self, resource: str) -> str:

@@ -1,0 +1,189 @@
+"""One layer on its way in: downloaded, verified and unpacked at the same time.
+
+The event loop writes the compressed bytes into the content store as they arrive. A thread follows that file,
+some way behind, and decompresses and unpacks what is there already (`Arriving` makes it wait for more). So
+the network is never held up by the unpacking, and a download taken up where it broke off is nothing special:
+the beginning is in the file already.
+
+The thread sees the end of the file only when the blob's digest is verified, and keeps the layer only if its
+diff ID is the one the image's config says. Cancelling stops the thread; the partial blob stays, to be
+resumed. It is a thread of its own, not one of the event loop's pool: it waits for bytes, and a pool full of
+such would have none left to do what brings them.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO, cast
+
+from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.oci.descriptor import Descriptor, digest_hex
+from dockmagic_runtime.storage.compression import decompress
+from dockmagic_runtime.storage.content import BlobWriter, ContentStore
+from dockmagic_runtime.storage.layers import Layer, LayerStore
+
+Source = Callable[[int], AsyncIterator[bytes]]
+"""Gives the bytes of a blob from an offset on."""
+
+
+class Interrupted(Exception):
+    """The rest of the bytes will not arrive."""
+
+
+class Arriving(io.RawIOBase):
+    """A file that is being written, as a stream that waits at its end.
+
+    Whoever writes the file says what happens: `announce`, `finish`, `fail`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._changed = threading.Condition()
+        self._available = 0
+        self._position = 0
+        self._ended = False
+        self._failed = False
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+        return self._position
+
+    def announce(self, available: int) -> None:
+        with self._changed:
+            self._available = available
+            self._changed.notify()
+
+    def finish(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def fail(self) -> None:
+        with self._changed:
+            self._failed = True
+            self._changed.notify()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        with self._changed:
+            while not (self._failed or self._ended or self._position < self._available):
+                self._changed.wait()
+            if self._failed:
+                raise Interrupted
+            wanted = min(len(buffer), self._available - self._position)
+        got = os.preadv(self._fd, [buffer[:wanted]], self._position)
+        self._position += got
+        return got
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+async def fetch_layer(
+    content: ContentStore,
+    layers: LayerStore,
+    blob: Descriptor,
+    diff_id: str,
+    source: Source,
+    downloaded: Callable[[int], None],
+    verified: Callable[[], None],
+    unpacked: Callable[[int], None],
+) -> Layer:
+    """Get a layer: blob in the content store, unpacked in the layer store.
+
+    `downloaded` and `unpacked` are told bytes of the compressed blob, on the event loop's thread; `verified`
+    that all of it came and has its digest. What was left by an earlier attempt and proves to be rotten is
+    dropped, and the download starts over once. Raises InvalidParameter for a blob that is not what the
+    manifest says, and whatever `source` raises.
+    """
+    if content.has(blob.digest):
+        verified()
+        return await asyncio.to_thread(_unpack_file, content, layers, blob.digest, diff_id)
+    writer = await asyncio.to_thread(content.writer, blob.digest, blob.size)
+    resumed = writer.offset > 0
+    try:
+        return await _stream(content, layers, writer, blob, diff_id, source, downloaded, verified, unpacked)
+    except InvalidParameter:
+        if not resumed:
+            raise
+    with content.writer(blob.digest, blob.size) as fresh:
+        return await _stream(content, layers, fresh, blob, diff_id, source, downloaded, verified, unpacked)
+
+
+async def _stream(
+    content: ContentStore,
+    layers: LayerStore,
+    writer: BlobWriter,
+    blob: Descriptor,
+    diff_id: str,
+    source: Source,
+    downloaded: Callable[[int], None],
+    verified: Callable[[], None],
+    unpacked: Callable[[int], None],
+) -> Layer:
+    with writer:
+        path = content.root / "ingest" / digest_hex(blob.digest)
+        with Arriving(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as arriving:
+            arriving.announce(writer.offset)
+            unpacking = _in_own_thread(lambda: _unpack(layers, arriving, diff_id))
+            try:
+                async for chunk in source(writer.offset):
+                    writer.write(chunk)
+                    arriving.announce(writer.offset)
+                    downloaded(writer.offset)
+                    if unpacking.done():
+                        break
+                else:
+                    await asyncio.to_thread(writer.commit)
+                    verified()
+                    arriving.finish()
+                while not unpacking.done():
+                    await asyncio.wait((unpacking,), timeout=0.1)
+                    unpacked(arriving.position)
+                return unpacking.result()
+            except BaseException:
+                arriving.fail()
+                await _settled(unpacking)
+                raise
+
+
+def _unpack(layers: LayerStore, stream: io.RawIOBase, diff_id: str) -> Layer:
+    with decompress(cast(BinaryIO, stream)) as plain:
+        return layers.apply(diff_id, plain)
+
+
+def _unpack_file(content: ContentStore, layers: LayerStore, digest: str, diff_id: str) -> Layer:
+    with decompress(content.path(digest)) as plain:
+        return layers.apply(diff_id, plain)
+
+
+def _in_own_thread(work: Callable[[], Layer]) -> "asyncio.Future[Layer]":
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Layer] = loop.create_future()
+
+    def run() -> None:
+        try:
+            layer = work()
+        except BaseException as error:  # noqa: BLE001  raised again by whoever awaits the future
+            loop.call_soon_threadsafe(future.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(future.set_result, layer)
+
+    threading.Thread(target=run, name="unpack").start()
+    return future
+
+
+async def _settled(unpacking: "asyncio.Future[Layer]") -> None:
+    """Wait until a thread that was told to stop has stopped, however often we are cancelled meanwhile."""
+    while not unpacking.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((unpacking,))
+    unpacking.exception()

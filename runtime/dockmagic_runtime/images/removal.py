@@ -1,0 +1,160 @@
+"""`DELETE /images/{name}` and prune, in Docker's order and with its refusals (moby `daemon/images`).
+
+A name is taken away first; with its last name an image goes, and after it every parent that has no name, no
+child and no container. A conflict is *hard* if force does not help: a running container, a child image.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from dockmagic_runtime.errors import Conflict
+from dockmagic_runtime.images.image import Image
+from dockmagic_runtime.images.listing import Filters, boolean, check, matcher
+from dockmagic_runtime.oci.image import chain_ids
+from dockmagic_runtime.oci.reference import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from dockmagic_runtime.images.store import ImageStore
+
+Records = list[dict[str, str]]
+
+_PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
+
+
+async def remove(images: "ImageStore", name: str, *, force: bool = False, noprune: bool = False) -> Records:
+    """Untag and delete; returns Docker's records, `{"Untagged": …}` and `{"Deleted": …}`, in its order.
+
+    Raises NotFound, Conflict. The files go last: if that is cut off, the next collection finds them.
+    """
+    image = images.get(name)
+    if image.host:
+        raise Conflict(
+            f'conflict: unable to remove repository reference "{name}" (cannot be forced) - it is reserved'
+        )
+    records: Records = []
+    named = not image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
+    if named:
+        _remove_name(images, image, name, force, records)
+    elif _single_repository(image):
+        _refuse_conflict(images, image, force, names_count=False)
+        _untag(images, image.references, records)
+    remaining = images.by_id(image.id)
+    if remaining and not (named and remaining.references):
+        _delete(images, remaining, records, force=force, prune=not noprune, quiet=named)
+    await images.collect()
+    return records
+
+
+async def prune(images: "ImageStore", filters: Filters) -> dict[str, Any]:
+    """`POST /images/prune`: images without a name (or, with `dangling=false`, all) that no container uses."""
+    check(filters, _PRUNE_FILTERS)
+    dangling_only = boolean(filters, "dangling") is not False
+    rest = {name: values for name, values in filters.items() if name != "dangling"}
+    keep = matcher(images, rest)
+    before = _disk_use(images)
+    records: Records = []
+    for image in images.list():
+        current = images.by_id(image.id)
+        used = images.in_use(image.id) or images.children(image.id)
+        if not current or used or not keep(image) or (dangling_only and image.references):
+            continue
+        _untag(images, current.references, records)
+        current = images.by_id(image.id)
+        if current:
+            _delete(images, current, records, force=False, prune=True, quiet=True)
+    await images.collect()
+    reclaimed = max(before - _disk_use(images), 0) if records else 0
+    return {"ImagesDeleted": records or None, "SpaceReclaimed": reclaimed}
+
+
+def _remove_name(images: "ImageStore", image: Image, name: str, force: bool, records: Records) -> None:
+    users = images.in_use(image.id)
+    if users and not force and _single_repository(image):
+        raise Conflict(
+            f'conflict: unable to remove repository reference "{name}" (must force) - container '
+            f"{users[0].container[:12]} is using its referenced image {image.short_id}"
+        )
+    reference = parse_reference(name)
+    if reference.digest:
+        reference = reference.with_digest(reference.digest)
+    doomed = [reference]
+    same = [
+        each for each in image.references if each.repository == reference.repository and each != reference
+    ]
+    if not reference.digest and all(each.digest for each in same):
+        doomed += same
+    _untag(images, doomed, records)
+
+
+def _untag(
+    images: "ImageStore", references: "tuple[Reference, ...] | list[Reference]", records: Records
+) -> None:
+    for reference in references:
+        image = images.find(reference)
+        images.unname(reference)
+        records.append({"Untagged": reference.familiar()})
+        if image:
+            images.publish_event("untag", image.id, {"name": image.id})
+
+
+def _delete(
+    images: "ImageStore", image: Image, records: Records, *, force: bool, prune: bool, quiet: bool
+) -> None:
+    conflict = _conflict(images, image, force, names_count=True)
+    if conflict:
+        used = bool(images.in_use(image.id))
+        if quiet and (image.references or used or images.children(image.id)):
+            return
+        raise conflict
+    _untag(images, image.references, records)
+    kept = {chain for other in images.list() if other.id != image.id for chain in chain_ids(other.diff_ids)}
+    users = images.in_use(image.id)
+    images.forget(image)
+    images.publish_event("delete", image.id, {"name": image.id})
+    records.append({"Deleted": image.id})
+    if not users:
+        gone = [chain for chain in chain_ids(image.diff_ids) if chain not in kept]
+        records += [{"Deleted": chain} for chain in reversed(gone)]
+    parent = images.by_id(image.parent) if image.parent and prune else None
+    if parent:
+        _delete(images, parent, records, force=False, prune=True, quiet=True)
+
+
+def _single_repository(image: Image) -> bool:
+    """At most one tag, and digests of its repository only: one name, as a user sees it."""
+    references = image.references
+    if len(references) <= 1:
+        return True
+    tags = [each for each in references if not each.digest]
+    return len(tags) <= 1 and len({each.repository for each in references}) == 1
+
+
+def _refuse_conflict(images: "ImageStore", image: Image, force: bool, names_count: bool) -> None:
+    conflict = _conflict(images, image, force, names_count)
+    if conflict:
+        raise conflict
+
+
+def _conflict(images: "ImageStore", image: Image, force: bool, names_count: bool) -> Conflict | None:
+    """Why an image can't be deleted, the hard reasons first."""
+    users = images.in_use(image.id)
+    running = [use for use in users if use.running]
+    start = f"conflict: unable to delete {image.short_id}"
+    if images.children(image.id):
+        return Conflict(f"{start} (cannot be forced) - image has dependent child images")
+    if running:
+        container = running[0].container[:12]
+        return Conflict(f"{start} (cannot be forced) - image is being used by running container {container}")
+    if force:
+        return None
+    if names_count and image.references:
+        return Conflict(f"{start} (must be forced) - image is referenced in multiple repositories")
+    if users:
+        container = users[0].container[:12]
+        return Conflict(f"{start} (must be forced) - image is being used by stopped container {container}")
+    return None
+
+
+def _disk_use(images: "ImageStore") -> int:
+    """Bytes of all layers that images have."""
+    layers = {diff_id for image in images.list() for diff_id in image.diff_ids}
+    return sum(layer.size for diff_id in layers if (layer := images.layers.get(diff_id)))
