@@ -79,9 +79,23 @@ def prctl(option: int, argument: int = 0) -> None:
         raise fail()
 
 
-def close_from(first: int) -> None:
-    """Mark every descriptor from `first` on close-on-exec (`close_range(2)`, CLOSE_RANGE_CLOEXEC)."""
-    syscall(NR["close_range"], first, 0xFFFFFFFF, 4)
+CLOSE_RANGE_CLOEXEC = 4
+_LAST_FD = 0xFFFFFFFF
+
+
+def close_range(first: int, last: int = _LAST_FD, flags: int = 0) -> None:
+    """Close (or only mark: CLOSE_RANGE_CLOEXEC) the descriptors from `first` to `last`, open or not."""
+    syscall(NR["close_range"], first, last, flags)
+
+
+def close_all_but(keep: set[int]) -> None:
+    """Close every descriptor above 2 that isn't in `keep`."""
+    first = 3
+    for fd in sorted(fd for fd in keep if fd > 2):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
 
 
 def set_name(kind: str, name: str) -> None:
@@ -98,6 +112,6 @@ def string_array(values: list[bytes]) -> "ctypes.Array[ctypes.c_char_p]":
 def execve(
     path: bytes, argv: "ctypes.Array[ctypes.c_char_p]", env: "ctypes.Array[ctypes.c_char_p]"
 ) -> OSError:
-    """Replace the process image. Returns only on failure, with the reason; allocates nothing before the call."""
+    """Replace the process image. Returns only on failure, with the reason."""
     _syscall(NR["execve"], path, argv, env)
     return fail(path)

@@ -90,7 +90,7 @@ def new(
 
 
 def copy(directory: int, path: str = "", *, recursive: bool = False) -> int:
-    """A detached bind mount of `path` (empty: the descriptor `directory` itself), with or without submounts."""
+    """A detached bind mount of `path` (empty: of the descriptor `directory` itself)."""
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     if not path:
         flags |= AT_EMPTY_PATH

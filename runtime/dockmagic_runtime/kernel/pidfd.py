@@ -1,4 +1,4 @@
-"""Descriptors of processes: pidfd_open(2), pidfd_send_signal(2). Unlike a pid they never name another process."""
+"""Descriptors of processes, which unlike pids never come to name another one: pidfd_open(2)."""
 
 from dockmagic_runtime.kernel.libc import NR, syscall
 
@@ -9,7 +9,7 @@ def send_signal(pidfd: int, signum: int) -> None:
 
 
 def start_time(pid: int) -> int:
-    """When `pid` began, in clock ticks since boot: with the pid it names one process of this boot for good."""
+    """When `pid` began, in clock ticks since boot; together the two name one process of this boot."""
     with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123
         # The second field is the name in parentheses, which may itself hold anything.
         return int(stat.read().rpartition(b")")[2].split()[19])

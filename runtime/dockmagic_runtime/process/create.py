@@ -12,13 +12,22 @@ The child's side is `init.py`. The two talk over a socketpair; the child says, i
 Both the shim and the OCI runtime command start containers through `create`.
 """
 
+import contextlib
+import os
+import signal
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dockmagic_runtime.kernel import capabilities, namespaces
+from dockmagic_runtime.kernel import seccomp as seccomp_filters
 from dockmagic_runtime.kernel.cgroups import Cgroup
-from dockmagic_runtime.process.messages import StartFailed
+from dockmagic_runtime.kernel.pidfd import send_signal
+from dockmagic_runtime.process import init
+from dockmagic_runtime.process.init import Start
+from dockmagic_runtime.process.messages import Message, StartFailed, receive_packet, send_packet
 from dockmagic_runtime.storage.overlay import Rootfs
 
 Config = Mapping[str, Any]
@@ -54,9 +63,9 @@ def create(
 ) -> Created:
     """Make the container that `config` describes, up to the gate or, without one, until its program runs.
 
-    The caller has one thread. It made `cgroup` (`Cgroup.create`), whose limits (`linux.resources`) are
-    applied here; None leaves the container in the caller's. On any failure the child is dead and reaped; removing the cgroup is
-    always the caller's.
+    The caller has one thread. `cgroup` is made here if it isn't there (so pass `Cgroup.open(path)`), and
+    `linux.resources` applied to it; None leaves the container in the caller's. On any failure the child is
+    dead and reaped; removing the cgroup is always the caller's.
 
     - `rootfs`: the overlay to mount as the root; None takes `root.path`, relative to `bundle`.
     - `stdio`: descriptors that become 0, 1 and 2; None inherits the caller's. With `process.terminal` it is
@@ -75,4 +84,189 @@ def create(
 
     Raises StartFailed (`exit_code` 127: no such program; 126: not executable; 125: the rest).
     """
-    raise NotImplementedError
+    start, new = _plan(
+        config,
+        bundle,
+        rootfs=rootfs,
+        stdio=stdio,
+        cgroup=cgroup,
+        seccomp=_filter(config) if seccomp is None else seccomp,
+        gate=str(gate) if gate else None,
+        preserve_fds=preserve_fds,
+        no_pivot=no_pivot,
+        reaper=reaper,
+        die_with_parent=die_with_parent,
+        asks_before_pivot=in_runtime_namespace is not None or state is not None,
+    )
+    if config.get("hooks"):
+        import dockmagic_runtime.process.hooks  # noqa: F401 - the child can import nothing later
+
+    capabilities.last_cap()  # read where /proc is ours, and remembered
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            pid, pidfd = _clone(start, new, ours, theirs)
+        created = Created(pid, pidfd)
+        try:
+            if new & namespaces.CLONE_NEWUSER:
+                _map_users(created, ours, config["linux"])
+            if cgroup is not None:
+                _group(cgroup, pid, config, bool(new & namespaces.CLONE_NEWUSER))
+            _tell(ours, {"step": "grouped"})
+            _follow(created, ours, gate is not None, state, in_runtime_namespace, cgroup)
+        except BaseException:
+            _abandon(created)
+            raise
+        finally:
+            for _, fd, _ in start.join:
+                os.close(fd)
+    return created
+
+
+def _plan(config: Config, bundle: Path, **rest: Any) -> tuple[Start, int]:
+    """Sort the namespaces: those that the clone makes, and those that exist and are joined, in order."""
+    new = 0
+    join: list[tuple[str, int, int]] = []
+    entries = {
+        entry["type"]: entry.get("path") for entry in (config.get("linux") or {}).get("namespaces") or ()
+    }
+    for kind, flag in namespaces.KINDS.items():
+        if kind not in entries:
+            continue
+        path = entries[kind]
+        if not path:
+            new |= flag
+        elif kind == "user":
+            raise StartFailed("linux.namespaces: joining a user namespace by path is not supported")
+        else:
+            try:
+                join.append((path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), flag))
+            except OSError as error:
+                raise StartFailed(f"namespace {kind}: open {path}: {os.strerror(error.errno or 0)}") from None
+    return Start(config=config, bundle=str(bundle), new=new, join=join, **rest), new
+
+
+def _filter(config: Config) -> bytes | None:
+    profile = (config.get("linux") or {}).get("seccomp")
+    return seccomp_filters.compile(profile) if profile else None
+
+
+def _clone(start: Start, new: int, ours: socket.socket, theirs: socket.socket) -> tuple[int, int]:
+    """Fork the child into its namespaces.
+
+    pid and time namespaces count for children only, so to have the child in an existing one we go there
+    ourselves, for as long as the clone takes. The cgroup namespace comes when the child is in its group.
+    """
+    group = None
+    if start.cgroup is not None and start.cgroup.layout.unified:
+        start.cgroup = Cgroup.create(start.cgroup.path)
+        if not new & namespaces.CLONE_NEWUSER:
+            group = start.cgroup.directory_fd()
+    back: list[tuple[int, int]] = []
+    for_children = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWTIME
+    try:
+        for path, fd, flag in [entry for entry in start.join if entry[2] & for_children]:
+            back.append((os.open(f"/proc/self/ns/{_PROC_NAME[flag]}", os.O_RDONLY | os.O_CLOEXEC), flag))
+            namespaces.setns(fd, flag, path)
+        if new & namespaces.CLONE_NEWTIME:
+            back.append((os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC), namespaces.CLONE_NEWTIME))
+            namespaces.unshare(namespaces.CLONE_NEWTIME)
+            _set_clocks((start.config.get("linux") or {}).get("timeOffsets") or {})
+        flags = new & ~(namespaces.CLONE_NEWTIME | namespaces.CLONE_NEWCGROUP)
+        parent = os.getpid()
+        pid, pidfd = namespaces.clone(flags, group)
+        if pid == 0:
+            ours.close()
+            start.join = [entry for entry in start.join if not entry[2] & for_children]
+            init.run(start, theirs)
+        assert os.getpid() == parent
+        return pid, pidfd
+    finally:
+        for fd, flag in reversed(back):
+            namespaces.setns(fd, flag)
+            os.close(fd)
+        if group is not None:
+            os.close(group)
+
+
+_PROC_NAME = {namespaces.CLONE_NEWPID: "pid", namespaces.CLONE_NEWTIME: "time"}
+
+
+def _set_clocks(offsets: Mapping[str, Mapping[str, int]]) -> None:
+    for clock, offset in offsets.items():
+        with open("/proc/self/timens_offsets", "w") as file:  # noqa: PTH123
+            file.write(f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n")
+
+
+def _map_users(created: Created, channel: socket.socket, linux: Mapping[str, Any]) -> None:
+    message, _ = receive_packet(channel)
+    if message is None or message["step"] != "unmapped":
+        raise StartFailed(message["message"] if message else "the container's first process was killed")
+    for name, key in (("uid_map", "uidMappings"), ("gid_map", "gidMappings")):
+        lines = [f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in linux.get(key) or ()]
+        with open(f"/proc/{created.pid}/{name}", "w") as file:  # noqa: PTH123
+            file.write("".join(lines))
+    _tell(channel, {"step": "mapped"})
+
+
+def _group(cgroup: Cgroup, pid: int, config: Config, in_user_namespace: bool) -> None:
+    """Make the group and set its limits, while the child makes its mounts. It then moves itself in."""
+    if not cgroup.layout.unified:
+        Cgroup.create(cgroup.path)
+    if in_user_namespace:
+        cgroup.add(pid)  # it has no right to that itself
+    cgroup.apply((config.get("linux") or {}).get("resources") or {})
+
+
+def _tell(channel: socket.socket, message: Message) -> None:
+    # When it has ended already, what it said before that is still to be read.
+    with contextlib.suppress(BrokenPipeError):
+        send_packet(channel, message)
+
+
+def _follow(
+    created: Created,
+    channel: socket.socket,
+    gated: bool,
+    state: Callable[[int], dict[str, Any]] | None,
+    in_runtime_namespace: Callable[[int], None] | None,
+    cgroup: Cgroup | None,
+) -> None:
+    """Listen to the child until it is ready (with a gate) or runs its program."""
+    ready = False
+    while True:
+        try:
+            message, descriptors = receive_packet(channel)
+        except ConnectionResetError:
+            message, descriptors = None, []
+        if message is None:
+            if ready:
+                return
+            if cgroup is not None and cgroup.oom_kills():
+                raise StartFailed("container init was OOM-killed (memory limit too low?)")
+            raise StartFailed("the container's first process was killed before it could start the program")
+        match message["step"]:
+            case "mounted":
+                if in_runtime_namespace:
+                    in_runtime_namespace(created.pid)
+                _tell(channel, {"step": "proceed", "state": state(created.pid) if state else None})
+            case "console":
+                created.console = descriptors[0]
+            case "warning":
+                created.warnings.append(message["text"])
+            case "ready":
+                ready = True
+                if gated:
+                    return
+            case "failed":
+                raise StartFailed(message["message"], message["code"])
+
+
+def _abandon(created: Created) -> None:
+    """Kill and reap a child that came to nothing; its descriptors go too."""
+    with contextlib.suppress(ProcessLookupError):
+        send_signal(created.pidfd, signal.SIGKILL)
+    os.waitpid(created.pid, 0)
+    os.close(created.pidfd)
+    if created.console is not None:
+        os.close(created.console)
