@@ -1,0 +1,85 @@
+"""What a command works with: the engine it talks to and the cell it writes into."""
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dockmagic.contexts import Contexts
+from dockmagic.errors import DockmagicError
+from dockmagic.waiting import Cell
+
+if TYPE_CHECKING:
+    import docker
+
+
+@dataclass
+class Session:
+    """One command's surroundings."""
+
+    contexts: Contexts
+    cell: Cell
+
+    @property
+    def client(self) -> "docker.DockerClient":
+        return self.contexts.client()
+
+    @property
+    def api(self) -> Any:
+        """docker-py's low-level client; what it keeps to itself is used too: its URLs, its error mapping."""
+        return self.client.api
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET `path` of the Engine API as JSON. Raises docker.errors.APIError."""
+        return self.api._result(self.api._get(self.api._url(path), params=params), json=True)
+
+    def post(self, path: str, body: Any = None, **params: Any) -> Any:
+        """POST to `path`: its JSON answer, or None where there is none. Raises docker.errors.APIError."""
+        if body is None:
+            response = self.api._post(self.api._url(path), params=params)
+        else:
+            response = self.api._post_json(self.api._url(path), body, params=params)
+        text = self.api._result(response)
+        return response.json() if text.strip() else None
+
+    def stream(self, method: str, path: str, **request: Any) -> Any:
+        """Ask and return the response with its body still to come. Raises docker.errors.APIError."""
+        ask = self.api._get if method == "GET" else self.api._post
+        response = ask(self.api._url(path), stream=True, **request)
+        self.api._raise_for_status(response)
+        return response
+
+    def container(self, reference: str) -> Any:
+        return self.client.containers.get(reference)
+
+    def warn(self, *warnings: str) -> None:
+        for warning in warnings:
+            self.cell.write(f"WARNING: {warning}\n", "stderr")
+
+
+def host_path(text: str) -> str:
+    """A path of this machine as the user's shell would have read it: `~`, `$HOME`, `$PWD`, `$(pwd)`, `.`.
+
+    No shell reads the words of a magic, but a course's `-v $PWD:/app` means the notebook's directory.
+    """
+    text = re.sub(r"\$\(pwd\)|`pwd`|\$PWD\b|\$\{PWD\}", lambda _: os.getcwd(), text)  # noqa: PTH109
+    return os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111
+
+
+def each(references: tuple[str, ...], act: Any) -> list[Any]:
+    """Do `act` for every reference, as Docker does: all of them, then the errors of those that failed."""
+    from dockmagic.errors import translate
+
+    values, failures = [], []
+    for reference in references:
+        try:
+            values.append(act(reference))
+        except Exception as error:
+            failure = translate(error)
+            if failure is None or failure.exit_code == 125:
+                raise
+            failures.append(failure)
+    if failures:
+        message = "\n".join(dict.fromkeys(str(failure) for failure in failures))
+        raise DockmagicError(message, status=failures[0].status) from None
+    return values
