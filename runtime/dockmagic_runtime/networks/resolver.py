@@ -1,0 +1,223 @@
+"""The DNS server at 127.0.0.11 of a container in a user-defined network (RFC 1035, over UDP and TCP).
+
+Its sockets were opened inside the container's namespace; the engine's event loop serves them from outside.
+A name of a container in one of the same networks is answered here; anything else is forwarded, from the
+host's side, to the resolvers of the host or those of `--dns`.
+"""
+
+import asyncio
+import random
+import socket
+import struct
+from collections.abc import Callable
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+from typing import Any, cast
+
+from dnslib import PTR, QTYPE, RCODE, RR, A, DNSError, DNSRecord
+
+_TTL = 600  # Docker's
+_PATIENCE = 4.0  # seconds for one upstream server: client libraries try again after five
+_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+_PUBLIC = ("8.8.8.8", "8.8.4.4")  # Docker's last resort
+
+
+class HostResolver:
+    """What the host's resolv.conf says that a container can use: no server on a loopback address."""
+
+    def __init__(self) -> None:
+        self.servers: list[str] = []
+        self.search: list[str] = []
+        self.options: list[str] = []
+        for path in _FILES:
+            if self.servers or not path.exists():
+                continue
+            for line in path.read_text().splitlines():
+                keyword, *values = line.split("#")[0].split() or [""]
+                if (
+                    keyword == "nameserver"
+                    and values
+                    and not values[0].startswith("127.")
+                    and values[0] != "::1"
+                ):
+                    self.servers.append(values[0])
+                elif keyword in ("search", "domain"):
+                    self.search = values
+                elif keyword == "options":
+                    self.options = values
+        self.servers = self.servers or list(_PUBLIC)
+
+
+def resolv_conf(servers: list[str], search: list[str], options: list[str]) -> str:
+    """The text of a resolv.conf(5)."""
+    lines = [f"nameserver {server}" for server in servers]
+    # Docker's way to say "no search at all" is one dot.
+    if search and search != ["."]:
+        lines.append(f"search {' '.join(search)}")
+    if options:
+        lines.append(f"options {' '.join(options)}")
+    return "\n".join(lines) + "\n"
+
+
+class Resolver(asyncio.DatagramProtocol):
+    """One container's name server.
+
+    `addresses(name)` gives the addresses of a container by any of its names, None if there is no such name;
+    `name_of(address)` the reverse; `upstream` the servers to ask for the rest (none: an internal network).
+    """
+
+    def __init__(
+        self,
+        addresses: Callable[[str], list[IPv4Address] | None],
+        name_of: Callable[[IPv4Address], str | None],
+        upstream: list[str],
+    ) -> None:
+        self._addresses = addresses
+        self._name_of = name_of
+        self._upstream = upstream
+        self._transport: asyncio.DatagramTransport | None = None
+        self._server: asyncio.Server | None = None
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def serve(self, datagrams: socket.socket, streams: socket.socket) -> None:
+        """Start answering; the sockets are the resolver's from now on."""
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=datagrams)
+        self._server = await asyncio.start_server(self._stream, sock=streams)
+
+    def close(self) -> None:
+        """Stop answering and let go of the namespace; questions that wait for an upstream are dropped."""
+        if self._transport:
+            self._transport.abort()
+        if self._server:
+            self._server.close()
+        for task in self._pending:
+            task.cancel()
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        if (answer := self._own_answer(data)) is not None:
+            self._send(answer, addr)
+            return
+        task = asyncio.get_running_loop().create_task(self._forward_datagram(data, addr))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    def _send(self, answer: bytes, addr: tuple[Any, ...]) -> None:
+        if self._transport and not self._transport.is_closing():
+            self._transport.sendto(answer, addr)
+
+    async def _forward_datagram(self, query: bytes, addr: tuple[Any, ...]) -> None:
+        self._send(await self._forward(query, _ask_datagram), addr)
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One TCP connection: questions and answers, each after its length in two bytes."""
+        task = asyncio.current_task()
+        assert task
+        self._pending.add(task)
+        try:
+            while True:
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                query = await reader.readexactly(length)
+                answer = self._own_answer(query)
+                if answer is None:
+                    answer = await self._forward(query, _ask_stream)
+                writer.write(struct.pack("!H", len(answer)) + answer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            # The client has what it wanted.
+            pass
+        finally:
+            self._pending.discard(task)
+            writer.close()
+
+    def _own_answer(self, query: bytes) -> bytes | None:
+        """The answer to a question about a container; None if it is somebody else's to answer."""
+        try:
+            request = DNSRecord.parse(query)
+        except DNSError:
+            return _failure(query, RCODE.FORMERR)
+        if request.header.qr or len(request.questions) != 1:
+            return _failure(query, RCODE.FORMERR)
+        question = request.q
+        name = str(question.qname).rstrip(".")
+        reply = request.reply(ra=1, aa=0)
+        if question.qtype == QTYPE.PTR:
+            known = self._name_of(address) if (address := _reversed(name)) else None
+            if not known:
+                return None
+            reply.add_answer(RR(question.qname, QTYPE.PTR, rdata=PTR(known + "."), ttl=_TTL))
+            return bytes(reply.pack())
+        addresses = self._addresses(name.lower())
+        if addresses is None:
+            return None
+        # A name that exists, without an address of the kind asked for (AAAA): an answer without entries.
+        if question.qtype in (QTYPE.A, QTYPE.ANY):
+            for address in random.sample(addresses, len(addresses)):
+                reply.add_answer(RR(question.qname, QTYPE.A, rdata=A(str(address)), ttl=_TTL))
+        return bytes(reply.pack())
+
+    async def _forward(self, query: bytes, ask: Callable[[str, bytes], Any]) -> bytes:
+        """The first upstream answer; SERVFAIL if no server gives one."""
+        for server in self._upstream:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    answer: bytes = await ask(server, query)
+                    return answer
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                continue
+        return _failure(query, RCODE.SERVFAIL)
+
+
+class _Asker(asyncio.DatagramProtocol):
+    """Waits for the one datagram that answers `query`."""
+
+    def __init__(self, query: bytes) -> None:
+        self._query = query
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.DatagramTransport, transport).sendto(self._query)
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        if data[:2] == self._query[:2] and not self.answer.done():
+            self.answer.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(exc)
+
+
+async def _ask_datagram(server: str, query: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    transport, asker = await loop.create_datagram_endpoint(lambda: _Asker(query), remote_addr=(server, 53))
+    try:
+        return await asker.answer
+    finally:
+        transport.close()
+
+
+async def _ask_stream(server: str, query: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(server, 53)
+    try:
+        writer.write(struct.pack("!H", len(query)) + query)
+        (length,) = struct.unpack("!H", await reader.readexactly(2))
+        return await reader.readexactly(length)
+    finally:
+        writer.close()
+
+
+def _failure(query: bytes, code: int) -> bytes:
+    """The question itself as an answer with an error code (RFC 1035 4.1.1); empty without a whole header."""
+    if len(query) < 12:
+        return b""
+    flags = 0x8000 | (struct.unpack_from("!H", query, 2)[0] & 0x7900) | 0x0080 | code
+    return query[:2] + struct.pack("!H", flags) + query[4:]
+
+
+def _reversed(name: str) -> IPv4Address | None:
+    """The address that `4.3.2.1.in-addr.arpa` stands for."""
+    labels = name.lower().removesuffix(".in-addr.arpa").split(".")
+    try:
+        return IPv4Address(".".join(reversed(labels)))
+    except AddressValueError:
+        return None

@@ -1,0 +1,181 @@
+"""A sandbox: all of one running container's networking, as the engine knows it.
+
+It lives from `allocate` (before the container starts) to `release` (after it has ended), across restarts of
+the engine, and is a row in the database before anything is made in the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dockmagic_runtime.networks import ports
+from dockmagic_runtime.networks.endpoints import Endpoint
+from dockmagic_runtime.networks.network import Network
+from dockmagic_runtime.networks.ruleset import Publication
+
+if TYPE_CHECKING:
+    from dockmagic_runtime.networks.resolver import Resolver
+
+Json = dict[str, Any]
+
+SCHEMA = (
+    "CREATE TABLE sandboxes (container_id TEXT PRIMARY KEY, document TEXT NOT NULL)",
+    """CREATE TABLE endpoints (
+        id TEXT PRIMARY KEY,
+        container_id TEXT NOT NULL REFERENCES sandboxes ON DELETE CASCADE,
+        network_id TEXT NOT NULL REFERENCES networks,
+        address TEXT NOT NULL,
+        mac TEXT NOT NULL,
+        interface TEXT NOT NULL,
+        settings TEXT NOT NULL
+    )""",
+)
+
+
+@dataclass
+class Dns:
+    """What `--dns`, `--dns-search` and `--dns-option` ask for; empty: as the host has it."""
+
+    servers: list[str] = field(default_factory=list)
+    search: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Sandbox:
+    """`path` is where the namespace is mounted; the first endpoint that has a way out is the gateway's."""
+
+    container_id: str
+    name: str
+    hostname: str
+    path: Path
+    dns: Dns = field(default_factory=Dns)
+    exposed: list[str] = field(default_factory=list)
+    endpoints: list[Endpoint] = field(default_factory=list)
+    publications: list[Publication] = field(default_factory=list)
+    resolver: Resolver | None = None
+    resolv_conf: str = ""
+
+    @property
+    def netns_path(self) -> str:
+        """The namespace that the OCI config names; empty for the host's own."""
+        return "" if self.on_host else str(self.path)
+
+    @property
+    def on_host(self) -> bool:
+        return any(endpoint.network.driver == "host" for endpoint in self.endpoints)
+
+    @property
+    def bridged(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self.endpoints if endpoint.network.bridged]
+
+    @property
+    def resolving(self) -> list[Network]:
+        """The networks whose containers this one finds by name."""
+        return [endpoint.network for endpoint in self.endpoints if endpoint.network.resolves]
+
+    @property
+    def outward(self) -> Endpoint | None:
+        """The endpoint with the default route and the published ports; highest `GwPriority` first."""
+        candidates = [endpoint for endpoint in self.bridged if endpoint.gateway]
+        return max(candidates, key=lambda each: each.settings.get("GwPriority") or 0, default=None)
+
+    @property
+    def hosts(self) -> list[tuple[str, list[str]]]:
+        """The container's own lines of /etc/hosts."""
+        return [(str(endpoint.address), [self.hostname]) for endpoint in self.bridged]
+
+    def free_interface(self) -> str:
+        used = {endpoint.interface for endpoint in self.endpoints}
+        return next(name for number in range(len(used) + 1) if (name := f"eth{number}") not in used)
+
+    def settings(self) -> Json:
+        """Docker's `NetworkSettings`; the fields outside `Networks` are those of the network `bridge`."""
+        default = next((e for e in self.bridged if e.network.predefined), None)
+        return {
+            "Bridge": "",
+            "SandboxID": self.container_id,
+            "SandboxKey": self.netns_path,
+            "Ports": ports.inspect([] if self.on_host else self.exposed, self.publications),
+            "HairpinMode": False,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
+            "EndpointID": default.id if default else "",
+            "Gateway": default.gateway if default else "",
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "IPAddress": str(default.address) if default else "",
+            "IPPrefixLen": default.prefix if default else 0,
+            "IPv6Gateway": "",
+            "MacAddress": default.mac if default else "",
+            "Networks": {e.network.name: e.inspect(self.name, self.hostname) for e in self.endpoints},
+        }
+
+    def save(self, connection: sqlite3.Connection) -> None:
+        document = {
+            "name": self.name,
+            "hostname": self.hostname,
+            "dns": asdict(self.dns),
+            "exposed": self.exposed,
+            "publications": [
+                (p.protocol, str(p.host_ip), p.host_port, str(p.container_ip), p.container_port)
+                for p in self.publications
+            ],
+        }
+        connection.execute(
+            "INSERT INTO sandboxes VALUES (?, ?) ON CONFLICT DO UPDATE SET document = excluded.document",
+            (self.container_id, json.dumps(document)),
+        )
+        connection.execute("DELETE FROM endpoints WHERE container_id = ?", (self.container_id,))
+        connection.executemany(
+            "INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    e.id,
+                    self.container_id,
+                    e.network.id,
+                    str(e.address),
+                    e.mac,
+                    e.interface,
+                    json.dumps(e.settings),
+                )
+                for e in self.endpoints
+            ],
+        )
+
+    @classmethod
+    def from_rows(
+        cls, row: sqlite3.Row, endpoints: list[sqlite3.Row], networks: dict[str, Network], path: Path
+    ) -> Sandbox:
+        document = json.loads(row["document"])
+        return cls(
+            row["container_id"],
+            document["name"],
+            document["hostname"],
+            path,
+            Dns(**document["dns"]),
+            document["exposed"],
+            [
+                Endpoint(
+                    e["id"],
+                    e["container_id"],
+                    networks[e["network_id"]],
+                    json.loads(e["settings"]),
+                    IPv4Address(e["address"]),
+                    e["mac"],
+                    e["interface"],
+                )
+                for e in endpoints
+            ],
+            [
+                Publication(protocol, IPv4Address(host_ip), host_port, IPv4Address(ip), port)
+                for protocol, host_ip, host_port, ip, port in document["publications"]
+            ],
+        )
