@@ -90,7 +90,7 @@ def parts(data: dict[str, Any]) -> list[Part]:
     ]
     caption = f"Layers of {data['name']}" + (f" on {data['image']}" if writable is not None else "")
     picture: list[Part] = [Table(caption, columns, rows, "No layers."), Note(_summary(layers))]
-    if writable is not None and writable.get("changes") is not None:
+    if writable is not None and writable.get("changes"):
         picture.append(_changes(writable["changes"]))
     if data.get("note"):
         picture.append(Note(data["note"]))

@@ -177,7 +177,7 @@ def _html_cell(cell: Cell, tag: Literal["th", "td"], column: Column) -> str:
         words = f"<code>{words}</code>"
     if cell.share is not None:
         width = round(100 * min(max(cell.share, 0), 1), 1)
-        words = f'<span class="dm-bar" aria-hidden="true"><i style="width:{width}%"></i></span>{words}'
+        words += f'<span class="dm-bar" aria-hidden="true"><i style="width:{width}%"></i></span>'
     return f"<{tag}{scope}{_class('dm-n' if column.numeric else '', cell.tone)}>{words}</{tag}>"
 
 

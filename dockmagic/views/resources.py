@@ -40,7 +40,7 @@ class Sample:
 
 
 class Resources(LiveView):
-    """Reads the stats of a running container for `seconds`, showing them as they come where somebody watches."""
+    """What a running container uses, read for `seconds`; drawn as it comes where somebody watches."""
 
     def __init__(self, client: docker.DockerClient, container: Container | str, seconds: float = 5) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ def parts(name: str, samples: Sequence[Sample], settings: Mapping[str, Any]) -> 
     caption = f"Resources of {name}, {len(samples)} readings in {span:.0f} s"
     picture: list[Part] = [Table(caption, columns, rows)]
     if len(samples) > 1:
-        drawing = Drawing(draw(samples), f"The same over time: CPU, memory, network and block I/O of {name}.")
+        drawing = Drawing(draw(samples), f"CPU, memory, network and block I/O of {name} over {span:.0f} s.")
         picture.insert(0, drawing)
     return picture
 

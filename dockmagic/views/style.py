@@ -14,7 +14,7 @@ STYLE = """
 --dm-code:var(--jp-code-font-family,ui-monospace,monospace);
 color:var(--dm-text);font-family:var(--jp-content-font-family,system-ui,sans-serif);
 font-size:var(--jp-ui-font-size1,13px);line-height:1.45;max-width:72em;overflow-x:auto;padding:2px 0 4px}
-.dm .dm-table{border-collapse:collapse;border:none;margin:0 0 .9em;table-layout:auto;width:auto;
+.dm .dm-table{border-collapse:collapse;border:none;margin:0 0 .7em;table-layout:auto;width:auto;
 font-size:inherit;color:inherit}
 .dm .dm-table caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 .35em;color:var(--dm-text);
 white-space:nowrap}
@@ -34,18 +34,18 @@ color-mix(in srgb,var(--dm-line) 45%,transparent)}
 .dm .dm-table .dm-empty{color:var(--dm-soft);font-style:italic}
 .dm .dm-good{color:var(--dm-good)}.dm .dm-bad{color:var(--dm-bad)}.dm .dm-warn{color:var(--dm-warn)}
 .dm .dm-accent{color:var(--dm-accent)}.dm .dm-muted{color:var(--dm-soft)}
-.dm .dm-bar{display:inline-block;width:4.5em;height:.5em;margin-right:.8em;vertical-align:baseline;
+.dm .dm-bar{display:inline-block;width:4.5em;height:.5em;margin-left:.8em;vertical-align:baseline;
 background:color-mix(in srgb,var(--dm-line) 40%,transparent);border-radius:1px;overflow:hidden;
 text-align:left}
 .dm .dm-bar i{display:block;height:100%;background:var(--dm-accent);opacity:.75}
-.dm .dm-note{margin:0 0 .7em;max-width:60em}
+.dm .dm-note{margin:0 0 .35em;max-width:60em}
 .dm .dm-fold{margin:0 0 .4em}
 .dm .dm-fold summary{cursor:pointer;color:var(--dm-soft)}
 .dm .dm-fold.dm-bad summary{color:var(--dm-bad)}
 .dm .dm-fold summary:focus-visible{outline:2px solid var(--dm-accent);outline-offset:2px}
 .dm .dm-fold pre{font-family:var(--dm-code);font-size:.93em;line-height:1.4;margin:.3em 0 .6em;
 padding:.1em 0 .1em .9em;border-left:2px solid var(--dm-line);white-space:pre-wrap;overflow-wrap:anywhere;
-max-height:24em;overflow-y:auto;color:inherit;background:none}
+max-height:24em;overflow-y:auto;color:var(--dm-text);background:none}
 .dm .dm-figure{margin:0 0 .7em}.dm .dm-figure svg{max-width:100%;height:auto;display:block}
 .dm .dm-figure figcaption{color:var(--dm-soft)}
 """.strip().replace("\n", " ")

@@ -106,12 +106,12 @@ class LiveView(View):
     def refresh(self) -> None:
         """Show the picture's present state, now or when the interval since the last update is over."""
         with self._lock:
-            if self._display_id is None or self.closed:
+            if self._display_id is None or self.closed or self._timer is not None:
                 return
             wait = self._sent_at + UPDATE_INTERVAL - time.monotonic()
             if wait <= 0:
                 self._send()
-            elif self._timer is None:
+            else:
                 self._timer = threading.Timer(wait, self._late)
                 self._timer.daemon = True
                 self._timer.start()

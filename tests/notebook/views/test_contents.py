@@ -1,0 +1,176 @@
+"""What the pictures say, for data whose answer is known."""
+
+import pytest
+
+from dockmagic.views import cards, layers, namespaces, ports, progress, resources, tables
+from dockmagic.views.view import View
+from tests.notebook.views import examples
+from tests.notebook.views.test_same_words import a_build, a_pull, some_samples
+
+
+def test_layers_stand_top_first_with_the_writable_one_on_top() -> None:
+    frame = View(*layers.parts(examples.LAYERS)).frame()
+    assert list(frame["Layer"]) == ["writable", "4", "3", "2", "1"]
+    assert list(frame["Origin"]) == ["+ written", "not known", "settings only", "+ built", "↓ pulled"]
+    assert list(frame["Shared with"]) == [
+        "only this container",
+        "not known",
+        "",
+        "not shared",
+        "= busybox:latest, my-other:1",
+    ]
+    assert list(frame["Size"]) == ["20MB", "3B", "0B", "500B", "1.98MB"]
+    assert frame["Instruction"][4] == "ADD file:1 in /"
+    text = View(*layers.parts(examples.LAYERS)).text()
+    assert "3 layers, 1.98MB, read-only; 1.98MB of it stored once for several images." in text
+    assert "D /x" in text
+
+
+@pytest.mark.parametrize(
+    ("created_by", "instruction"),
+    [
+        ("/bin/sh -c apt-get update", "RUN apt-get update"),
+        ('/bin/sh -c #(nop)  CMD ["sh"]', 'CMD ["sh"]'),
+        ("RUN /bin/sh -c make # buildkit", "RUN make"),
+        ("RUN |1 A=1 /bin/sh -c make # buildkit", "RUN make"),
+        ("|1 A=1 /bin/sh -c make", "RUN make"),
+        ("COPY . /src # buildkit", "COPY . /src"),
+    ],
+)
+def test_the_instruction_behind_a_history_entry(created_by: str, instruction: str) -> None:
+    assert layers.instruction({"created_by": created_by}) == instruction
+
+
+def test_many_changes_are_cut_and_counted() -> None:
+    changes = [{"Kind": 1, "Path": f"/{number}"} for number in range(1000)]
+    text = View(
+        *layers.parts({**examples.LAYERS, "writable": {"size": 0, "files": 1000, "changes": changes}})
+    ).text()
+    assert "1000 changes in the writable layer" in text
+    assert "… 800 more" in text
+
+
+def test_namespaces_side_by_side() -> None:
+    frame = View(*namespaces.parts("web", examples.NAMESPACES)).frame()
+    assert list(frame.columns) == ["Namespace", "Isolates", "web", "Host", "Relation"]
+    assert list(frame.loc[0]) == ["mnt", "mounts and files", "4026532180", "4026531832", "≠ its own"]
+    assert list(frame["Relation"]) == ["≠ its own", "= shared with the host", "not known"]
+
+
+def test_ports_in_order_with_their_addresses() -> None:
+    frame = View(*ports.parts(examples.PORTS, kernel=True)).frame()
+    assert list(frame["Host"]) == ["127.0.0.1:53", "[::]:8080"]
+    assert list(frame["Address in its network"]) == ["[fd00::2]:5353", "172.17.0.2:80"]
+    assert "kernel" in View(*ports.parts([], kernel=True)).text()
+    assert "its records" in View(*ports.parts([], kernel=False)).text()
+
+
+def test_a_container_card() -> None:
+    text = View(*cards.container_parts(examples.CONTAINER)).text()
+    assert "● running, healthy" in text
+    assert "0.0.0.0:8080 → 80/tcp, [::]:8080 → 80/tcp" in text
+    assert "443" not in text, "exposed, not published"
+    assert "memory 64MiB, 0.5 CPUs, 20 processes, read-only root" in text
+    assert "data → /var/lib/data" in text
+    assert "2024-05-01 12:30:05 UTC" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"Status": "exited", "ExitCode": 0}, "■ exited with code 0"),
+        ({"Status": "exited", "ExitCode": 137, "OOMKilled": True}, "✗ exited with code 137, out of memory"),
+        ({"Status": "paused"}, "‖ paused"),
+        ({"Status": "running", "Health": {"Status": "unhealthy"}}, "● running, unhealthy"),
+    ],
+)
+def test_the_status_of_a_card(state: dict, words: str) -> None:
+    assert cards.status(state).words == words
+
+
+def test_members_of_a_network_by_name() -> None:
+    assert "db 172.18.0.2, web 172.18.0.3" in View(*cards.network_parts(examples.NETWORK)).text()
+
+
+def test_resources_are_docker_s_numbers() -> None:
+    one = some_samples(1)[0]
+    assert one.cpu == pytest.approx(50)
+    assert one.memory == 20 * 2**20, "without the cache that can be taken back"
+    frame = (
+        View(*resources.parts("web", some_samples(5), {"NanoCpus": 500_000_000, "Memory": 1}))
+        .frame()
+        .set_index("Resource")
+    )
+    assert list(frame.loc["CPU"]) == ["50.0%", "50.0%", "50.0%", "50%"]
+    assert list(frame.loc["Memory"]) == ["20MiB", "20MiB", "20MiB", "64MiB"]
+    assert list(frame.loc["Network received"]) == ["5kB", "1kB/s", "1kB/s", ""]
+    assert list(frame.loc["Block read"]) == ["20.5kB", "4.1kB/s", "4.1kB/s", ""]
+
+
+def test_no_cpu_without_an_earlier_reading() -> None:
+    assert resources.sample(examples.stats(1), None, 0.0) is None
+
+
+def test_the_drawing_takes_its_ink_from_the_page() -> None:
+    svg = resources.draw(some_samples(3))
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert resources.INK not in svg
+    assert "<image" not in svg
+
+
+def test_a_build_step_by_step() -> None:
+    build = a_build(fails=False)
+    frame = build.frame()
+    assert list(frame["Instruction"]) == ["FROM busybox", "RUN echo <b>", "RUN false"]
+    assert list(frame["State"]) == ["= base", "✓ cached", "+ built"]
+    assert list(frame["Size"]) == ["981kB", "0B", "7B"]
+    assert isinstance(build, progress.BuildProgress)
+    assert build.image == "sha256:" + "1" * 64
+    assert build.steps[2].output == [examples.EVIL, "", "more"]
+
+
+def test_a_failing_build_marks_the_line() -> None:
+    build = a_build(fails=True)
+    assert list(build.frame()["State"]) == ["= base", "✓ cached", "✗ failed"]
+    text = build.text()
+    assert "✗ The command 'false' <failed>" in text
+    assert "It is line 6 of the Dockerfile" in text
+    assert "▶  6 RUN false" in text
+
+
+@pytest.mark.parametrize(("step", "line"), [(1, 2), (2, 3), (3, 6), (4, 9), (5, None)])
+def test_the_line_of_a_step(step: int, line: int | None) -> None:
+    dockerfile = "# x\nFROM a\nRUN b \\\n  # in between\n  c\nRUN <<EOF\nRUN not this\nEOF\nCMD d\n"
+    assert progress.line_of(dockerfile, step) == line
+
+
+def test_a_build_that_was_stopped() -> None:
+    build = progress.BuildProgress("Building")
+    build.feed({"stream": "Step 1/2 : RUN sleep 100\n"})
+    build.close()
+    assert list(build.frame()["State"]) == ["○ stopped"]
+
+
+def test_a_pull_layer_by_layer() -> None:
+    pull = a_pull()
+    frame = pull.frame()
+    assert list(frame["Layer"]) == ["aaa", "bbb"]
+    assert list(frame["Status"]) == ["Downloading", "✓ Pull complete"]
+    assert list(frame["Done"]) == ["5B / 10B", ""]
+    assert "latest: Pulling from library/nginx" in pull.text()
+    assert isinstance(pull, progress.Progress)
+    assert pull.error == "unexpected <EOF>"
+
+
+def test_a_list_is_a_frame_to_compute_with() -> None:
+    listing = tables.table([["web", 3], ["db", 1]], ["NAMES", "PIDS"], "Containers")
+    assert listing["PIDS"].sum() == 4
+    assert repr(listing).splitlines() == [
+        "Containers",
+        "NAMES   PIDS",
+        "web        3",
+        "db         1",
+    ]
+    part = listing[listing["NAMES"] == "db"]
+    assert type(part) is not tables.Listing, "what is computed from it is a plain DataFrame"
