@@ -12,7 +12,6 @@ such would have none left to do what brings them.
 """
 
 import asyncio
-import contextlib
 import io
 import os
 import threading
@@ -20,6 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO, cast
 
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.images.pipes import in_own_thread, settled
 from dockmagic_runtime.oci.descriptor import Descriptor, digest_hex
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.content import BlobWriter, ContentStore
@@ -133,7 +133,7 @@ async def _stream(
         path = content.root / "ingest" / digest_hex(blob.digest)
         with Arriving(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as arriving:
             arriving.announce(writer.offset)
-            unpacking = _in_own_thread(lambda: _unpack(layers, arriving, diff_id))
+            unpacking = in_own_thread(lambda: _unpack(layers, arriving, diff_id))
             try:
                 async for chunk in source(writer.offset):
                     writer.write(chunk)
@@ -151,7 +151,7 @@ async def _stream(
                 return unpacking.result()
             except BaseException:
                 arriving.fail()
-                await _settled(unpacking)
+                await settled(unpacking)
                 raise
 
 
@@ -163,27 +163,3 @@ def _unpack(layers: LayerStore, stream: io.RawIOBase, diff_id: str) -> Layer:
 def _unpack_file(content: ContentStore, layers: LayerStore, digest: str, diff_id: str) -> Layer:
     with decompress(content.path(digest)) as plain:
         return layers.apply(diff_id, plain)
-
-
-def _in_own_thread(work: Callable[[], Layer]) -> "asyncio.Future[Layer]":
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Layer] = loop.create_future()
-
-    def run() -> None:
-        try:
-            layer = work()
-        except BaseException as error:  # noqa: BLE001  raised again by whoever awaits the future
-            loop.call_soon_threadsafe(future.set_exception, error)
-        else:
-            loop.call_soon_threadsafe(future.set_result, layer)
-
-    threading.Thread(target=run, name="unpack").start()
-    return future
-
-
-async def _settled(unpacking: "asyncio.Future[Layer]") -> None:
-    """Wait until a thread that was told to stop has stopped, however often we are cancelled meanwhile."""
-    while not unpacking.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((unpacking,))
-    unpacking.exception()

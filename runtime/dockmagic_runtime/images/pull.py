@@ -9,7 +9,6 @@ is cancelled, or killed, leaves downloaded parts, which the next one takes up, a
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -20,6 +19,7 @@ from dockmagic_runtime.images.download import fetch_layer
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.progress import Meter, Progress, short, status
 from dockmagic_runtime.images.store import ImageStore
+from dockmagic_runtime.images.together import together
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import Descriptor
 from dockmagic_runtime.oci.image import Platform, choose_manifest
@@ -114,11 +114,9 @@ class Puller:
         document = found.manifest.document
         config_blob = Descriptor.from_json(document.get("config") or {})
         blobs = [Descriptor.from_json(layer) for layer in document.get("layers") or []]
-        async with images.holding() as held:
-            held.update((config_blob.digest, found.manifest.digest, *(blob.digest for blob in blobs)))
+        async with images.adding():
             config = await self._config(repository, config_blob)
             diff_ids = _diff_ids(config, blobs)
-            held.update(diff_ids)
             await self._layers(repository, list(zip(blobs, diff_ids, strict=True)), progress)
             manifest = await asyncio.to_thread(images.content.write, found.manifest.data)
             whole = {
@@ -164,14 +162,9 @@ class Puller:
                 missing.setdefault(diff_id, blob)
         for blob in list(missing.values())[AT_ONCE:]:
             status(progress, "Waiting", short(blob.digest))
-        async with AsyncExitStack() as stack:
-            tasks = [
-                asyncio.create_task(self._layer(repository, blob, diff_id, slots, progress))
-                for diff_id, blob in missing.items()
-            ]
-            stack.push_async_callback(_stop, tasks)
-            for finished in asyncio.as_completed(tasks):
-                await finished
+        await together(
+            self._layer(repository, blob, diff_id, slots, progress) for diff_id, blob in missing.items()
+        )
 
     async def _layer(
         self,
@@ -253,9 +246,3 @@ def _diff_ids(config: bytes, blobs: list[Descriptor]) -> list[str]:
     for diff_id in diff_ids:
         descriptor.digest_hex(diff_id)
     return diff_ids
-
-
-async def _stop(tasks: "list[asyncio.Task[None]]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,8 +6,7 @@
 
 The truth is in these tables; they change in one transaction, after everything they speak of is on disk. The
 rest follows from them: the layout's `index.json` lists the images that are complete as blobs; a blob or a
-layer that no row needs is garbage, and `collect` drops it. `holding` keeps what a pull or a build is about
-to record from being taken for garbage.
+layer that no row needs is garbage, and `collect` drops it, though not while anyone is `adding`.
 
 All methods run on the event loop's thread. What they return may be kept: an Image does not change.
 """
@@ -70,7 +69,8 @@ class ImageStore:
         self.held_layers: Callable[[], Iterable[str]] = lambda: ()
         self.publish_event: Callable[[str, str, Mapping[str, str]], None] = lambda *event: None
         self._database = database
-        self._held: list[set[str]] = []
+        self._adding = 0
+        self._collection_due = False
         self._collecting = asyncio.Lock()
         database.migrate("images", *_TABLES)
         self._host = host.host_image()
@@ -125,6 +125,14 @@ class ImageStore:
         """The compressed form in which a layer is here, if it is."""
         row = self._database.one("SELECT * FROM layer_blobs WHERE diff_id = ? LIMIT 1", diff_id)
         return Descriptor(row["media_type"], row["digest"], row["size"]) if row else None
+
+    def blobs(self) -> dict[str, tuple[str, Descriptor]]:
+        """Of every blob of a layer, by its digest: the layer's diff ID, and the blob."""
+        rows = self._database.query("SELECT * FROM layer_blobs")
+        return {
+            row["digest"]: (row["diff_id"], Descriptor(row["media_type"], row["digest"], row["size"]))
+            for row in rows
+        }
 
     # -- changing
 
@@ -231,23 +239,27 @@ class ImageStore:
     # -- garbage
 
     @contextlib.asynccontextmanager
-    async def holding(self) -> AsyncIterator[set[str]]:
-        """A set of diff IDs and blob digests that are not garbage while the block lasts.
+    async def adding(self) -> AsyncIterator[None]:
+        """Nothing is collected while anyone is in here.
 
-        Put in what is about to be recorded *before* looking whether it is here. Entering waits for a
-        collection that is under way, so what is here then stays.
+        It is for what makes layers, or finds them here, and is about to record them. A collection that was
+        asked for meanwhile is made up for by the last one out.
         """
-        held: set[str] = set()
         async with self._collecting:
-            self._held.append(held)
+            self._adding += 1
         try:
-            yield held
+            yield
         finally:
-            self._held.remove(held)
+            self._adding -= 1
+            if self._collection_due and not self._adding:
+                await self.collect()
 
     async def collect(self) -> None:
         """Delete the layers and blobs that nothing needs. Cut off, the next one makes up for the rest."""
         async with self._collecting:
+            self._collection_due = bool(self._adding)
+            if self._adding:
+                return
             layers, blobs = self._garbage()
             if not layers and not blobs:
                 return
@@ -258,7 +270,7 @@ class ImageStore:
 
     def _garbage(self) -> tuple[Names, Names]:
         """(diff IDs, digests) that nothing needs."""
-        needed = set().union(*self._held, self.held_layers())
+        needed = set(self.held_layers())
         needed.update(entry.digest for entry in self.content.index())
         for image in self._images.values():
             needed.update(image.diff_ids, (image.id, image.manifest or ""))

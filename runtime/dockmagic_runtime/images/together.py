@@ -1,0 +1,21 @@
+"""Several things at once, of which all must succeed."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+async def together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All results, in order. The first failure stops the others, waits until they have stopped, and is raised.
+
+    (A TaskGroup would wrap it into a group, which no caller here has a use for.) Cancelling stops all.
+    """
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
