@@ -73,10 +73,13 @@ class LayerStore:
     def paths(self, diff_ids: Iterable[str]) -> tuple[Path, ...]:
         """The directories of a stack given bottom first, topmost first as overlayfs wants them.
 
+        A layer that occurs twice (two steps that did the same) is given once, for overlayfs refuses it twice
+        (ELOOP): at its topmost place, where it covers everything that it says further down.
+
         Raises NotFound if one is missing.
         """
-        found = [self._existing(diff_id).path for diff_id in diff_ids]
-        return tuple(reversed(found))
+        topmost_first = dict.fromkeys(reversed(list(diff_ids)))
+        return tuple(self._existing(diff_id).path for diff_id in topmost_first)
 
     def diff_ids(self) -> list[str]:
         """Every layer there is."""

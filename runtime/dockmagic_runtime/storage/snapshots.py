@@ -75,7 +75,7 @@ class SnapshotStore:
 
     def view(self, diff_ids: Sequence[str], *, host: bool = False) -> Rootfs:
         """The read-only stack of an image. Raises NotFound if a layer is missing."""
-        return Rootfs(self._lower(diff_ids) or (() if host else (str(self._empty),)), host=host)
+        return Rootfs(self._lower(diff_ids) or (str(self._empty),), host=host)
 
     def get(self, key: str) -> Rootfs:
         """Raises NotFound."""
@@ -89,7 +89,7 @@ class SnapshotStore:
     def changes(self, key: str) -> list[tuple[int, str]]:
         """(kind, path) for `docker diff`: 0 modified, 1 added, 2 deleted; by path."""
         rootfs = self.get(key)
-        below = _mounted(Rootfs(rootfs.lower, host=rootfs.host))
+        below = _mounted(Rootfs(rootfs.lower or (str(self._empty),), host=rootfs.host))
         try:
             with _directory(self.upper(key)) as upper:
                 return changes(upper, below)
