@@ -1,0 +1,104 @@
+"""Routes of the tag Network."""
+
+from aiohttp import web
+
+from dockmagic_runtime import timestamps
+from dockmagic_runtime.api.call import Call, answer, nothing
+from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.containers.listing import has_label
+from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.networks.network import Network
+
+routes = Routes()
+
+_PREDEFINED = ("bridge", "host", "none")
+
+
+@routes.get("/networks")
+async def list_(call: Call) -> web.StreamResponse:
+    filters = call.filters()
+    unknown = set(filters) - {"dangling", "driver", "id", "label", "name", "scope", "type"}
+    if unknown:
+        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
+    networks = call.services.networks
+
+    def matches(network: Network) -> bool:
+        kind = "builtin" if network.name in _PREDEFINED else "custom"
+        return (
+            all(has_label(network.labels, label) for label in filters.get("label", []))
+            and any(name in network.name for name in filters.get("name", [network.name]))
+            and any(network.id.startswith(identity) for identity in filters.get("id", [network.id]))
+            and network.driver in filters.get("driver", [network.driver])
+            and "local" in filters.get("scope", ["local"])
+            and kind in filters.get("type", [kind])
+        )
+
+    found = [networks.inspect(network) for network in networks.list() if matches(network)]
+    # The list does not tell who is connected; inspect does.
+    return answer([network | {"Containers": {}} for network in found])
+
+
+@routes.post("/networks/create")
+async def create(call: Call) -> web.StreamResponse:
+    body = await call.body()
+    ipam = body.get("IPAM") or {}
+    name = body.get("Name")
+    if not isinstance(name, str) or not isinstance(ipam, dict):
+        raise InvalidParameter("invalid JSON: Name must be a string and IPAM an object")
+    network = await call.services.networks.create(
+        name,
+        body.get("Driver") or "bridge",
+        ipam_config=ipam.get("Config") or [],
+        ipam_driver=ipam.get("Driver") or "default",
+        ipam_options=ipam.get("Options"),
+        internal=bool(body.get("Internal")),
+        attachable=bool(body.get("Attachable")),
+        ipv6=bool(body.get("EnableIPv6")),
+        options=body.get("Options"),
+        labels=body.get("Labels"),
+    )
+    return answer({"Id": network.id, "Warning": ""}, 201)
+
+
+@routes.post("/networks/prune")
+async def prune(call: Call) -> web.StreamResponse:
+    filters = call.filters()
+    untils = [timestamps.parse_relative(until) for until in filters.get("until", [])]
+
+    def matches(network: Network) -> bool:
+        return all(has_label(network.labels, label) for label in filters.get("label", [])) and all(
+            timestamps.parse(network.created) < until for until in untils
+        )
+
+    return answer({"NetworksDeleted": list(await call.services.networks.prune(matches)) or None})
+
+
+@routes.get("/networks/{id}")
+async def inspect(call: Call) -> web.StreamResponse:
+    networks = call.services.networks
+    return answer(networks.inspect(networks.get(call["id"])))
+
+
+@routes.delete("/networks/{id}")
+async def remove(call: Call) -> web.StreamResponse:
+    networks = call.services.networks
+    await networks.remove(networks.get(call["id"]))
+    return nothing()
+
+
+@routes.post("/networks/{id}/connect")
+async def connect(call: Call) -> web.StreamResponse:
+    body = await call.body()
+    containers = call.services.containers
+    container = containers.get(str(body.get("Container") or ""))
+    await containers.connect(container, call["id"], body.get("EndpointConfig") or {})
+    return nothing(200)
+
+
+@routes.post("/networks/{id}/disconnect")
+async def disconnect(call: Call) -> web.StreamResponse:
+    body = await call.body()
+    containers = call.services.containers
+    container = containers.get(str(body.get("Container") or ""))
+    await containers.disconnect(container, call["id"])
+    return nothing(200)

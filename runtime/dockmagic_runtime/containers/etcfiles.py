@@ -1,0 +1,49 @@
+"""The three files of /etc that belong to the container and not to its image: hostname, hosts, resolv.conf.
+
+Written beside the container's layers and bind-mounted over whatever the image has, as Docker does.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+_LOOPBACK = """127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+ff00::0\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+FILES = {"hostname": "/etc/hostname", "hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf"}
+
+
+def write(
+    directory: Path,
+    hostname: str,
+    hosts: Iterable[tuple[str, Iterable[str]]],
+    extra_hosts: Iterable[str],
+    resolv_conf: str,
+    gateway: str,
+) -> list[dict[str, object]]:
+    """Write the files into `directory`; returns the OCI mounts that put them in place.
+
+    `extra_hosts` are `name:address` (`--add-host`), where `host-gateway` stands for `gateway`.
+    """
+    lines = [_LOOPBACK]
+    for extra in extra_hosts:
+        name, _, address = extra.partition(":" if ":" in extra else "=")
+        lines.append(f"{gateway if address == 'host-gateway' else address}\t{name}\n")
+    lines += [f"{address}\t{' '.join(names)}\n" for address, names in hosts]
+    contents = {"hostname": hostname + "\n", "hosts": "".join(lines), "resolv.conf": resolv_conf}
+    for name, text in contents.items():
+        # In place, not by rename: a running container holds these very inodes.
+        (directory / name).write_text(text)
+    return [
+        {
+            "destination": FILES[name],
+            "type": "bind",
+            "source": str(directory / name),
+            "options": ["rbind", "rprivate"],
+        }
+        for name in contents
+    ]

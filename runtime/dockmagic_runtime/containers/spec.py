@@ -1,0 +1,375 @@
+"""From a container's record to an OCI runtime configuration: where Docker's settings become the kernel's.
+
+The result is the inner contract (opencontainers/runtime-spec): `process/` executes it and knows nothing of
+Docker. The defaults (mounts, devices, capabilities, masked paths) are Docker's, from moby's `oci/defaults.go`.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dockmagic_runtime.containers.accounts import Account
+from dockmagic_runtime.containers.mountpoints import oci_mounts
+from dockmagic_runtime.containers.record import Container
+from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.kernel import capabilities
+from dockmagic_runtime.oci.seccomp_profile import default_profile
+
+Json = dict[str, Any]
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+DEFAULT_CAPABILITIES = tuple(
+    f"CAP_{name}"
+    for name in (
+        *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP"),
+        *("SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the engine prepared for one start: paths of namespaces to join, and the mounts over /etc."""
+
+    account: Account
+    cgroup_path: str
+    namespaces: dict[str, str | None]  # kind -> path to join, None for a new one; a missing kind is the host's
+    etc_mounts: list[Json]
+    shm_source: str | None = None  # a host directory for /dev/shm, where it is shared
+
+
+def build(container: Container, around: Surroundings) -> Json:
+    """The whole OCI configuration of `container`'s next start."""
+    host = container.host_config
+    security = SecurityOptions.parse(host["SecurityOpt"] or [])
+    granted = granted_capabilities(host)
+    return {
+        "ociVersion": "1.2.0",
+        "process": process(container, around.account, granted, security),
+        "root": {"path": "rootfs", "readonly": host["ReadonlyRootfs"]},
+        "hostname": hostname(container),
+        **({"domainname": container.config["Domainname"]} if container.config.get("Domainname") else {}),
+        "mounts": _mounts(container, around),
+        "linux": _linux(container, around, granted, security),
+        **({"annotations": host["Annotations"]} if host["Annotations"] else {}),
+    }
+
+
+def hostname(container: Container) -> str:
+    if container.host_config["UTSMode"] == "host" or container.network_mode == "host":
+        return container.config["Hostname"] or os.uname().nodename
+    return container.config["Hostname"] or container.short_id
+
+
+def environment(container: Container, account: Account, tty: bool, extra: Sequence[str] = ()) -> list[str]:
+    """PATH, HOSTNAME, TERM and HOME where neither image nor user set them, in Docker's order."""
+    given = [*container.config["Env"], *extra]
+    names = {entry.partition("=")[0] for entry in given}
+    defaults = [PATH, f"HOSTNAME={hostname(container)}", *(["TERM=xterm"] if tty else [])]
+    home = [] if "HOME" in names else [f"HOME={account.home}"]
+    return [entry for entry in defaults if entry.partition("=")[0] not in names] + given + home
+
+
+@dataclass(frozen=True)
+class SecurityOptions:
+    """`--security-opt`, parsed."""
+
+    no_new_privileges: bool = False
+    seccomp: bool = True
+    system_paths_confined: bool = True
+
+    @classmethod
+    def parse(cls, options: Sequence[str]) -> "SecurityOptions":
+        settings: dict[str, bool] = {}
+        for option in options:
+            name, _, value = option.partition("=" if "=" in option else ":")
+            if name == "no-new-privileges" and value in ("", "true", "false"):
+                settings["no_new_privileges"] = value != "false"
+            elif name == "seccomp" and value in ("unconfined", "builtin"):
+                settings["seccomp"] = value == "builtin"
+            elif name == "systempaths" and value == "unconfined":
+                settings["system_paths_confined"] = False
+            elif (name, value) in (("apparmor", "unconfined"), ("label", "disable")):
+                continue  # there is no such confinement here to be lifted
+            else:
+                raise InvalidParameter(f'invalid --security-opt: "{option}"')
+        return cls(**settings)
+
+
+def granted_capabilities(host: Json) -> list[str]:
+    """Docker's 14, with `--cap-add` and `--cap-drop` applied; all of the kernel's if privileged."""
+    # What the engine itself may not do it cannot give: a privileged container gets the rest.
+    known = capabilities.names(capabilities.current()["permitted"])
+    if host["Privileged"]:
+        return known
+
+    def full(names: list[str] | None) -> list[str]:
+        wanted = []
+        for name in names or []:
+            upper = name.upper()
+            upper = upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
+            if upper != "ALL":
+                capabilities.bits([upper])
+            wanted.append(upper)
+        return wanted
+
+    added, dropped = full(host["CapAdd"]), full(host["CapDrop"])
+    base = known if "ALL" in added else [] if "ALL" in dropped else list(DEFAULT_CAPABILITIES)
+    base += [name for name in added if name != "ALL" and name not in base]
+    return [name for name in base if name not in dropped]
+
+
+def process(container: Container, account: Account, granted: list[str], security: SecurityOptions) -> Json:
+    """The container's own program as an OCI process."""
+    host, config = container.host_config, container.config
+    tty = config["Tty"]
+    size = host["ConsoleSize"] or [0, 0]
+    return {
+        "terminal": tty,
+        **({"consoleSize": {"height": size[0], "width": size[1]}} if tty and any(size) else {}),
+        "user": user(account),
+        "args": container.argv,
+        "env": environment(container, account, tty),
+        "cwd": config["WorkingDir"] or "/",
+        "capabilities": capability_sets(granted),
+        "rlimits": [_rlimit(limit) for limit in host["Ulimits"] or []],
+        "noNewPrivileges": security.no_new_privileges,
+        **({"oomScoreAdj": host["OomScoreAdj"]} if host["OomScoreAdj"] else {}),
+    }
+
+
+def user(account: Account) -> Json:
+    return {"uid": account.uid, "gid": account.gid, "additionalGids": list(account.groups)}
+
+
+def capability_sets(granted: list[str]) -> Json:
+    """Inheritable and ambient stay empty: what setuid programs gain is the kernel's affair alone."""
+    return {"bounding": granted, "effective": granted, "permitted": granted}
+
+
+def _rlimit(limit: Json) -> Json:
+    soft, hard = limit.get("Soft", -1), limit.get("Hard", -1)
+    if not isinstance(limit.get("Name"), str) or not isinstance(soft, int) or not isinstance(hard, int):
+        raise InvalidParameter(f"invalid ulimit: {limit}")
+    if hard != -1 and (soft > hard or soft == -1):
+        raise InvalidParameter(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+    infinity = (1 << 64) - 1
+    return {
+        "type": f"RLIMIT_{limit['Name'].upper()}",
+        "soft": infinity if soft == -1 else soft,
+        "hard": infinity if hard == -1 else hard,
+    }
+
+
+def _mounts(container: Container, around: Surroundings) -> list[Json]:
+    host = container.host_config
+    privileged = host["Privileged"]
+    writable = "rw" if privileged else "ro"
+    quiet = ["nosuid", "noexec", "nodev"]
+    shm = (
+        {"type": "bind", "source": around.shm_source, "options": ["rbind", "rprivate"]}
+        if around.shm_source
+        else {"type": "tmpfs", "source": "shm", "options": [*quiet, "mode=1777", f"size={host['ShmSize']}"]}
+    )
+    defaults: list[Json] = [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": quiet},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*quiet, writable]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*quiet, writable]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": quiet},
+        {"destination": "/dev/shm", **shm},
+    ]
+    own = oci_mounts(container.mounts)
+    taken = {mount["destination"] for mount in own}
+    return [mount for mount in defaults + around.etc_mounts if mount["destination"] not in taken] + own
+
+
+def _linux(container: Container, around: Surroundings, granted: list[str], security: SecurityOptions) -> Json:
+    host = container.host_config
+    privileged = host["Privileged"]
+    confined = security.system_paths_confined
+    seccomp = security.seccomp and not privileged
+    return {
+        "cgroupsPath": around.cgroup_path,
+        "namespaces": [
+            {"type": kind, **({"path": path} if path else {})} for kind, path in around.namespaces.items()
+        ],
+        "resources": resources(host),
+        "devices": _devices(host),
+        "maskedPaths": (host["MaskedPaths"] or []) if confined else [],
+        "readonlyPaths": (host["ReadonlyPaths"] or []) if confined else [],
+        "sysctl": _sysctls(host, around),
+        **({"seccomp": default_profile(set(granted))} if seccomp else {}),
+        "rootfsPropagation": "rprivate",
+    }
+
+
+def _sysctls(host: Json, around: Surroundings) -> dict[str, str]:
+    """Docker lets everybody in a network namespace of its own bind low ports and send pings."""
+    own_network = {}
+    if "network" in around.namespaces:
+        own_network = {
+            "net.ipv4.ip_unprivileged_port_start": "0",
+            "net.ipv4.ping_group_range": "0 2147483647",
+        }
+    return own_network | (host["Sysctls"] or {})
+
+
+def _device_rule(allow: bool, kind: str, major: int | None, minor: int | None, access: str) -> Json:
+    rule: Json = {"allow": allow, "type": kind, "access": access}
+    return rule | ({} if major is None else {"major": major}) | ({} if minor is None else {"minor": minor})
+
+
+_DEVICE_RULES = [
+    {"allow": False, "access": "rwm"},
+    _device_rule(True, "c", None, None, "m"),
+    _device_rule(True, "b", None, None, "m"),
+    *(_device_rule(True, "c", 1, minor, "rwm") for minor in (3, 5, 7, 8, 9)),
+    *(_device_rule(True, "c", 5, minor, "rwm") for minor in (0, 1, 2)),
+    _device_rule(True, "c", 136, None, "rwm"),
+]
+
+
+def resources(host: Json) -> Json:
+    """HostConfig's limits as `linux.resources`; only what is set, so that a start writes no file in vain."""
+    memory = {
+        "limit": host["Memory"],
+        "reservation": host["MemoryReservation"],
+        "swap": host["MemorySwap"],
+        "swappiness": None if host["MemorySwappiness"] in (None, -1) else host["MemorySwappiness"],
+        "disableOOMKiller": host["OomKillDisable"],
+    }
+    memory = {name: value for name, value in memory.items() if value or (value == 0 and name == "swappiness")}
+    cpu = {
+        "shares": host["CpuShares"],
+        "quota": host["NanoCpus"] // 10_000 or host["CpuQuota"],
+        "period": 100_000 if host["NanoCpus"] else host["CpuPeriod"],
+        "cpus": host["CpusetCpus"],
+        "mems": host["CpusetMems"],
+        "realtimePeriod": host["CpuRealtimePeriod"],
+        "realtimeRuntime": host["CpuRealtimeRuntime"],
+    }
+    cpu = {name: value for name, value in cpu.items() if value}
+    block = _block_io(host)
+    found: Json = {"devices": _device_cgroup(host)}
+    found |= {"memory": memory} if memory else {}
+    found |= {"cpu": cpu} if cpu else {}
+    found |= {"blockIO": block} if block else {}
+    found |= {"pids": {"limit": host["PidsLimit"]}} if host["PidsLimit"] and host["PidsLimit"] > 0 else {}
+    return found
+
+
+def _block_io(host: Json) -> Json:
+    names = {
+        "BlkioWeightDevice": "weightDevice",
+        "BlkioDeviceReadBps": "throttleReadBpsDevice",
+        "BlkioDeviceWriteBps": "throttleWriteBpsDevice",
+        "BlkioDeviceReadIOps": "throttleReadIOPSDevice",
+        "BlkioDeviceWriteIOps": "throttleWriteIOPSDevice",
+    }
+    block: Json = {"weight": host["BlkioWeight"]} if host["BlkioWeight"] else {}
+    for docker, oci in names.items():
+        for entry in host[docker] or []:
+            number = Path(entry["Path"]).stat().st_rdev
+            amount = {"weight": entry["Weight"]} if "Weight" in entry else {"rate": entry["Rate"]}
+            block.setdefault(oci, []).append({"major": os.major(number), "minor": os.minor(number), **amount})
+    return block
+
+
+def _device_cgroup(host: Json) -> list[Json]:
+    if host["Privileged"]:
+        return [{"allow": True, "access": "rwm"}]
+    rules = list(_DEVICE_RULES)
+    for device in host["Devices"] or []:
+        for node in _nodes(device):
+            access = device.get("CgroupPermissions") or "rwm"
+            rules.append(_device_rule(True, node["type"], node["major"], node["minor"], access))
+    return rules + [_parse_rule(rule) for rule in host["DeviceCgroupRules"] or []]
+
+
+def _parse_rule(text: str) -> Json:
+    """`c 42:* rwm`"""
+    try:
+        kind, numbers, access = text.split()
+        major, minor = (None if number == "*" else int(number) for number in numbers.split(":"))
+    except ValueError:
+        raise InvalidParameter(f"invalid device cgroup rule format: '{text}'") from None
+    if kind not in ("a", "b", "c") or not set(access) <= set("rwm"):
+        raise InvalidParameter(f"invalid device cgroup rule format: '{text}'")
+    return _device_rule(True, kind, major, minor, access)
+
+
+def _devices(host: Json) -> list[Json]:
+    """Nodes to make in /dev beyond the standard ones: those asked for, or all of the host's if privileged."""
+    asked = [node for device in host["Devices"] or [] for node in _nodes(device)]
+    if not host["Privileged"]:
+        return asked
+    taken = {node["path"] for node in asked}
+    return asked + [node for node in _walk(Path("/dev"), "/dev") if node["path"] not in taken]
+
+
+def _nodes(device: Json) -> list[Json]:
+    source = Path(device.get("PathOnHost") or "")
+    target = device.get("PathInContainer") or str(source)
+    if not source.is_absolute() or not source.exists():
+        raise InvalidParameter(
+            f'error gathering device information while adding custom device "{source}": no such file or directory'
+        )
+    source = source.resolve()
+    if source.is_dir():
+        return list(_walk(source, target))
+    node = _node(source, target)
+    if node is None:
+        raise InvalidParameter(
+            f'error gathering device information while adding custom device "{source}": not a device node'
+        )
+    return [node]
+
+
+_STANDARD = {"null", "zero", "full", "random", "urandom", "tty", "console", "ptmx"}
+
+
+def _walk(directory: Path, target: str) -> list[Json]:
+    found: list[Json] = []
+    for entry in sorted(directory.iterdir()):
+        # These are made afresh in every container, or are other file systems.
+        if str(entry) in ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd"):
+            continue
+        if str(directory) == "/dev" and entry.name in _STANDARD:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            found += _walk(entry, f"{target}/{entry.name}")
+        elif node := _node(entry, f"{target}/{entry.name}"):
+            found.append(node)
+    return found
+
+
+def _node(source: Path, target: str) -> Json | None:
+    status = source.lstat()
+    kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else None
+    if kind is None:
+        return None
+    return {
+        "path": target,
+        "type": kind,
+        "major": os.major(status.st_rdev),
+        "minor": os.minor(status.st_rdev),
+        "fileMode": stat.S_IMODE(status.st_mode),
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+    }

@@ -1,0 +1,625 @@
+"""Containers: what each verb of `docker container` does.
+
+    create ──> created ──start──> running ──exit──> exited ──rm──> gone
+                                   │   ^
+                                 pause unpause
+
+The order within a start is: network, files of /etc, OCI configuration, spawner; undone in reverse if one of
+them fails, so that a failed start leaves a container that can be started again and nothing in the kernel.
+One lock per container orders its verbs. A container is its shim's child, not ours: when the engine dies
+nothing happens to it, and `restore` takes it up again.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from dockmagic_runtime import timestamps
+from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.containers import creation, etcfiles, names, settings, spec
+from dockmagic_runtime.containers.accounts import Account, AccountFiles, read_account_files
+from dockmagic_runtime.containers.copyup import copy_up
+from dockmagic_runtime.containers.live import Live
+from dockmagic_runtime.containers.record import Container, Records, State
+from dockmagic_runtime.errors import (
+    Conflict,
+    EngineError,
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    NotModified,
+    SystemFailure,
+)
+from dockmagic_runtime.events import EventBus
+from dockmagic_runtime.images.store import ImageStore
+from dockmagic_runtime.kernel.cgroups import Cgroup
+from dockmagic_runtime.networks.store import Networks
+from dockmagic_runtime.process.client import Attachment, LogSpec, RunRequest, Shim, read_exit
+from dockmagic_runtime.process.messages import Exit, StartFailed
+from dockmagic_runtime.process.spawner import Spawner
+from dockmagic_runtime.storage.database import Database
+from dockmagic_runtime.storage.overlay import Rootfs
+from dockmagic_runtime.storage.snapshots import SnapshotStore
+from dockmagic_runtime.volumes.store import VolumeStore
+
+Json = dict[str, Any]
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 10  # seconds; Docker's default between the stop signal and SIGKILL
+_LOST = 255  # exit code of a container whose shim was killed: nobody saw how it ended
+
+
+class Containers:
+    """All containers of one engine."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        database: Database,
+        images: ImageStore,
+        snapshots: SnapshotStore,
+        volumes: VolumeStore,
+        networks: Networks,
+        spawner: Spawner,
+        events: EventBus,
+        records: Records,
+    ) -> None:
+        self._config = config
+        self._images = images
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._networks = networks
+        self._spawner = spawner
+        self._events = events
+        self.records = records
+        self._live: dict[str, Live] = {}
+        self._account_files: dict[tuple[str, ...], AccountFiles] = {}
+        self.on_exit: list[Callable[[Container], None]] = []
+
+    # Looking up
+
+    def get(self, reference: str) -> Container:
+        return self.records.get(reference)
+
+    def live(self, container: Container) -> Live:
+        return self._live.setdefault(container.id, Live())
+
+    def shim(self, container: Container) -> Shim:
+        """The handle of a running container; raises Conflict in Docker's words if it is not running."""
+        live = self._live.get(container.id)
+        if not container.state.running or live is None or live.shim is None:
+            raise Conflict(f"container {container.id} is not running")
+        return live.shim
+
+    def directory(self, container: Container) -> Path:
+        return self._config.data_root / "containers" / container.id
+
+    def log_path(self, container: Container) -> Path:
+        return self.directory(container) / f"{container.id}-json.log"
+
+    def cgroup(self, container: Container) -> Cgroup:
+        return Cgroup.open(self._cgroup_path(container))
+
+    def rootfs(self, container: Container) -> Rootfs:
+        return self._snapshots.get(container.id)
+
+    def _cgroup_path(self, container: Container) -> str:
+        parent = container.host_config["CgroupParent"] or self._config.cgroup_parent
+        return f"{parent.rstrip('/')}/{container.id}"
+
+    # create, remove, rename
+
+    async def create(self, body: Json, name: str = "") -> tuple[Container, list[str]]:
+        """Make a container from a create request; returns it and the warnings for the client.
+
+        Raises NotFound for an unknown image, Conflict for a taken name.
+        """
+        reference = body.get("Image") if isinstance(body, dict) else None
+        if not isinstance(reference, str) or not reference:
+            raise InvalidParameter("no image specified")
+        image = self._images.get(reference)
+        container = creation.new_container(body, name, image, self.records, self._volumes)
+        mode = container.network_mode
+        if mode.startswith("container:"):
+            container.host_config["NetworkMode"] = f"container:{self.get(mode.partition(':')[2]).id}"
+        else:
+            for network in container.endpoints:
+                self._networks.get(network)
+        self._snapshots.prepare(container.id, container.layers, host=image.host)
+        try:
+            self.records.insert(container)
+        except EngineError:
+            self._discard(container)
+            raise
+        self._publish(container, "create")
+        return container, []
+
+    async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container, killing it first if `force`; with `volumes` its anonymous volumes too."""
+        live = self.live(container)
+        if container.state.running:
+            if not force:
+                state = "paused" if container.state.status == "paused" else "running"
+                hint = "Unpause and then stop" if state == "paused" else "Stop"
+                raise Conflict(
+                    f"cannot remove container \"/{container.name}\": container is {state}: "
+                    f"{hint.lower()} the container before removing or force remove"
+                )
+            await self.end(container, timeout=0)
+        async with live.lock:
+            if live.release:
+                await live.release
+            self.records.delete(container)
+            self._live.pop(container.id, None)
+            self._discard(container)
+            live.tell_removal(container.state.exit_code)
+            self._publish(container, "destroy")
+            if volumes:
+                self._remove_anonymous_volumes(container)
+
+    def _discard(self, container: Container) -> None:
+        """The container's directory; renamed first, so that what a crash leaves of it is known as rubbish."""
+        directory = self.directory(container)
+        doomed = directory.with_name(f".removed-{container.id}")
+        try:
+            directory.rename(doomed)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(doomed)
+
+    def _remove_anonymous_volumes(self, container: Container) -> None:
+        for point in container.mounts:
+            if point["Type"] == "volume" and self._volumes.get(point["Name"]).anonymous:
+                try:
+                    self._volumes.remove(point["Name"])
+                except Conflict:
+                    log.debug("volume %s stays: another container uses it", point["Name"])
+
+    async def rename(self, container: Container, name: str) -> None:
+        if not name:
+            raise InvalidParameter("Neither old nor new names may be empty")
+        old = container.name
+        self.records.rename(container, names.check(name))
+        self._publish(container, "rename", oldName=f"/{old}")
+
+    # start
+
+    async def start(self, container: Container) -> None:
+        """Start it; returns when its program has been executed. Raises NotModified if it runs already."""
+        live = self.live(container)
+        async with live.lock:
+            if container.state.status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if container.state.running:
+                raise NotModified("container already started")
+            if live.release:
+                await live.release
+            live.stopping = False
+            try:
+                shim = await self._launch(container, live)
+            except EngineError as error:
+                await self._start_failed(container, live, error)
+            container.state = State("running", shim.pid, started_at=timestamps.now())
+            self._watch(container, live, shim)
+            self.records.save(container)
+            self._publish(container, "start")
+
+    async def _launch(self, container: Container, live: Live) -> Shim:
+        directory = self.directory(container)
+        rootfs = self._snapshots.get(container.id)
+        account = self._account(container, rootfs)
+        copy_up(container.mounts, rootfs)
+        namespaces, etc_mounts = await self._connect(container, directory)
+        around = spec.Surroundings(
+            account, self._cgroup_path(container), namespaces, etc_mounts, self._shared_memory(container)
+        )
+        attachments, live.waiting_attachments = live.waiting_attachments, []
+        host, config = container.host_config, container.config
+        return await self._spawner.run(
+            RunRequest(
+                id=container.id,
+                bundle=directory,
+                config=spec.build(container, around),
+                rootfs=rootfs,
+                socket=self._shim_socket(container),
+                log=self._log_spec(container),
+                open_stdin=config["OpenStdin"],
+                stdin_once=config["StdinOnce"],
+                init=bool(host["Init"]),
+                streams=attachments,
+            )
+        )
+
+    async def _start_failed(self, container: Container, live: Live, error: EngineError) -> None:
+        """Undo what was done, note it in the record, and raise the error in Docker's words."""
+        if container.endpoints:
+            await self._networks.release(container.id)
+        code = error.exit_code if isinstance(error, StartFailed) else 128
+        message = _runtime_sentence(error) if isinstance(error, StartFailed) else str(error)
+        container.state = State("created" if container.state.status == "created" else "exited")
+        container.state.exit_code = 128 if code == 125 else code
+        container.state.error = message
+        self.records.save(container)
+        live.tell_exit(container.state.exit_code)
+        if container.host_config["AutoRemove"]:
+            self._after_exit(container, live)
+        if isinstance(error, StartFailed):
+            kind = InvalidParameter if error.exit_code in (126, 127) else SystemFailure
+            raise kind(message) from error
+        raise error
+
+    async def _connect(self, container: Container, directory: Path) -> tuple[dict[str, str | None], list[Json]]:
+        """The container's namespaces (kind -> path to join, None: new) and its mounts over /etc."""
+        host, mode = container.host_config, container.network_mode
+        namespaces: dict[str, str | None] = {"mount": None}
+        namespaces |= self._joined("pid", host["PidMode"])
+        namespaces |= self._joined("ipc", host["IpcMode"])
+        if host["CgroupnsMode"] == "private" and not host["Privileged"]:
+            namespaces["cgroup"] = None
+        if host["UTSMode"] != "host":
+            namespaces["uts"] = None
+        if mode.startswith("container:"):
+            other = self.get(mode.partition(":")[2])
+            pid = self._running_pid(other)
+            namespaces["network"] = f"/proc/{pid}/ns/net"
+            return namespaces, self._borrowed_etc(other)
+        sandbox = await self._networks.allocate(
+            container.id,
+            container.name,
+            spec.hostname(container),
+            container.endpoints,
+            host["PortBindings"],
+            dns=host["Dns"],
+            dns_search=host["DnsSearch"],
+            dns_options=host["DnsOptions"],
+            exposed=list(container.config.get("ExposedPorts") or {}),
+            publish_all=host["PublishAllPorts"],
+        )
+        if not sandbox.on_host:
+            namespaces["network"] = sandbox.netns_path
+        container.networks = sandbox.settings()
+        gateway = container.networks.get("Gateway") or "127.0.0.1"
+        return namespaces, etcfiles.write(
+            directory,
+            spec.hostname(container),
+            sandbox.hosts,
+            host["ExtraHosts"] or [],
+            sandbox.resolv_conf,
+            gateway,
+        )
+
+    def _joined(self, kind: str, mode: str) -> dict[str, str | None]:
+        if mode == "host":
+            return {}
+        if mode.startswith("container:"):
+            pid = self._running_pid(self.get(mode.partition(":")[2]))
+            return {kind: f"/proc/{pid}/ns/{kind}"}
+        if mode not in ("", "private", "shareable", "none"):
+            raise InvalidParameter(f"invalid {kind.upper()} mode: {mode}")
+        return {kind: None}
+
+    def _running_pid(self, other: Container) -> int:
+        if not other.state.running:
+            raise Conflict(f"cannot join network of a non running container: {other.id}")
+        return other.state.pid
+
+    def _borrowed_etc(self, other: Container) -> list[Json]:
+        directory = self.directory(other)
+        return [
+            {
+                "destination": target,
+                "type": "bind",
+                "source": str(directory / name),
+                "options": ["rbind", "rprivate"],
+            }
+            for name, target in etcfiles.FILES.items()
+            if (directory / name).exists()
+        ]
+
+    def _shared_memory(self, container: Container) -> str | None:
+        mode = container.host_config["IpcMode"]
+        if mode == "host":
+            return "/dev/shm"
+        if mode.startswith("container:"):
+            return f"/proc/{self._running_pid(self.get(mode.partition(':')[2]))}/root/dev/shm"
+        return None
+
+    def _shim_socket(self, container: Container) -> Path:
+        return self._config.run_root / "shims" / f"{container.id[:16]}.sock"
+
+    def _log_spec(self, container: Container) -> LogSpec:
+        settings_of_log = container.host_config["LogConfig"]
+        options = settings_of_log["Config"]
+        driver = "none" if settings_of_log["Type"] == "none" else "json-file"
+        size = _bytes(options["max-size"]) if options.get("max-size") else None
+        return LogSpec(driver, self.log_path(container), size, int(options.get("max-file", "1")))
+
+    def _account(self, container: Container, rootfs: Rootfs) -> Account:
+        files = self._files_of(container, rootfs)
+        return files.resolve(container.config["User"], tuple(container.host_config["GroupAdd"] or ()))
+
+    def _files_of(self, container: Container, rootfs: Rootfs) -> AccountFiles:
+        """Read once per stack of layers, as long as the container has written no /etc of its own."""
+        if rootfs.host or (rootfs.upper and Path(rootfs.upper, "etc").exists()):
+            return read_account_files(rootfs)
+        key = tuple(container.layers)
+        if key not in self._account_files:
+            self._account_files[key] = read_account_files(rootfs)
+        return self._account_files[key]
+
+    def account_for(self, container: Container, user: str) -> Account:
+        """Whom `exec -u` means in this container."""
+        groups = tuple(container.host_config["GroupAdd"] or ())
+        return self._files_of(container, self._snapshots.get(container.id)).resolve(user, groups)
+
+    # the end of a run
+
+    def _watch(self, container: Container, live: Live, shim: Shim) -> None:
+        live.shim = shim
+        shim.on_oom = lambda: self._publish(container, "oom")
+        live.watcher = asyncio.create_task(self._await_exit(container, live, shim))
+
+    async def _await_exit(self, container: Container, live: Live, shim: Shim) -> None:
+        ended = await shim.exited
+        self._ended(container, live, ended)
+
+    def _ended(self, container: Container, live: Live, ended: Exit) -> None:
+        container.state.status = "exited"
+        container.state.pid = 0
+        container.state.exit_code = ended.code
+        container.state.oom_killed = ended.oom_killed
+        container.state.finished_at = ended.finished_at
+        live.shim = None
+        self.records.save(container)
+        self._publish(container, "die", exitCode=str(ended.code))
+        live.tell_exit(ended.code)
+        for told in self.on_exit:
+            told(container)
+        self._after_exit(container, live)
+
+    def _after_exit(self, container: Container, live: Live) -> None:
+        """Give the network back, and remove the container if it was meant to go: behind the back of waiters."""
+        live.release = asyncio.create_task(self._release(container))
+
+    async def _release(self, container: Container) -> None:
+        if container.endpoints:
+            await self._networks.release(container.id)
+            container.networks = {}
+        if container.host_config["AutoRemove"] and container.id in self._live:
+            # Its own task: remove() awaits this one.
+            self._removal = asyncio.create_task(self.remove(container, volumes=True))
+
+    async def end(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
+        """Stop a container: its stop signal, `timeout` seconds, SIGKILL; always waits until it is gone.
+
+        `timeout` None is the container's own (10 s unless set), negative waits without end. An interrupt of the
+        waiting client changes nothing: the signal is out and SIGKILL follows.
+        """
+        live = self.live(container)
+        if not container.state.running:
+            return
+        live.stopping = True
+        shim = self.shim(container)
+        if container.state.status == "paused":
+            self.cgroup(container).thaw()
+        if timeout is None:
+            timeout = container.config.get("StopTimeout")
+            timeout = STOP_TIMEOUT if timeout is None else timeout
+        if timeout != 0:
+            number = signal or settings.parse_signal(container.config.get("StopSignal") or "SIGTERM")
+            await shim.signal(number)
+            self._publish(container, "kill", signal=str(number))
+        done = asyncio.shield(shim.exited)
+        try:
+            await asyncio.wait_for(done, None if timeout < 0 else timeout)
+        except TimeoutError:
+            await shim.signal(9)
+            self._publish(container, "kill", signal="9")
+            await shim.exited
+        if live.watcher:
+            await live.watcher
+
+    async def stop(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
+        if not container.state.running:
+            raise NotModified("container already stopped")
+        await self.end(container, signal=signal, timeout=timeout)
+        self._publish(container, "stop")
+
+    async def restart(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
+        await self.end(container, signal=signal, timeout=timeout)
+        await self.start(container)
+        self._publish(container, "restart")
+
+    async def kill(self, container: Container, signal: int) -> None:
+        """Send one signal to the container's first process; SIGKILL returns only when it is gone."""
+        if not container.state.running:
+            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+        live, shim = self.live(container), self.shim(container)
+        if signal == 9:
+            live.stopping = True
+            if container.state.status == "paused":
+                self.cgroup(container).thaw()
+        await shim.signal(signal)
+        self._publish(container, "kill", signal=str(signal))
+        if signal == 9 and live.watcher:
+            await live.watcher
+
+    def wait(self, container: Container, condition: str = "not-running") -> Awaitable[int]:
+        """The exit code, once `condition` (not-running, next-exit, removed) is true."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        live = self.live(container)
+        if condition == "removed":
+            live.removal_waiters.append(future)
+        elif condition == "next-exit" or container.state.running:
+            live.exit_waiters.append(future)
+        elif condition == "not-running":
+            future.set_result(container.state.exit_code)
+        else:
+            raise InvalidParameter(f"invalid condition: \"{condition}\"")
+        return future
+
+    async def pause(self, container: Container) -> None:
+        self.shim(container)
+        if container.state.status == "paused":
+            raise Conflict(f"Container {container.id} is already paused")
+        await asyncio.to_thread(self.cgroup(container).freeze)
+        container.state.status = "paused"
+        self.records.save(container)
+        self._publish(container, "pause")
+
+    async def unpause(self, container: Container) -> None:
+        if container.state.status != "paused":
+            raise Conflict(f"Container {container.id} is not paused")
+        await asyncio.to_thread(self.cgroup(container).thaw)
+        container.state.status = "running"
+        self.records.save(container)
+        self._publish(container, "unpause")
+
+    async def resize(self, container: Container, height: int, width: int) -> None:
+        await self.shim(container).resize(height, width)
+        self._publish(container, "resize", height=str(height), width=str(width))
+
+    async def attach(self, container: Container, attachment: Attachment) -> None:
+        """Connect a client now, or at the next start if the container does not run."""
+        if container.state.running:
+            await self.shim(container).attach(attachment)
+        else:
+            self.live(container).waiting_attachments.append(attachment)
+        self._publish(container, "attach")
+
+    async def connect(self, container: Container, reference: str, endpoint: Json) -> None:
+        """Put it into one more network, now or at its next start."""
+        network = self._networks.get(reference)
+        if network.name in container.endpoints:
+            raise Forbidden(
+                f"endpoint with name {container.name} already exists in network {network.name}"
+            )
+        if container.state.running:
+            container.networks = (await self._networks.connect(container.id, reference, endpoint)).settings()
+        container.endpoints[network.name] = endpoint
+        self.records.save(container)
+
+    async def disconnect(self, container: Container, reference: str) -> None:
+        """Take it out of a network, now and for its next start."""
+        network = self._networks.get(reference)
+        if network.name not in container.endpoints:
+            raise Forbidden(f"container {container.id} is not connected to network {network.name}")
+        if container.state.running:
+            container.networks = (await self._networks.disconnect(container.id, reference)).settings()
+        del container.endpoints[network.name]
+        self.records.save(container)
+
+    async def update(self, container: Container, body: Json) -> None:
+        """Change limits (`docker update`), in the record and in the kernel if it runs."""
+        changed = {
+            name: value for name, value in body.items() if name in settings.HOST_CONFIG_FIELDS and value is not None
+        }
+        host = settings.complete_host_config(container.host_config | changed)
+        if container.state.running:
+            limits = spec.resources(host)
+            limits.pop("devices")
+            self.cgroup(container).apply(limits)
+        container.host_config = host
+        self.records.save(container)
+        self._publish(container, "update")
+
+    # the engine's own start
+
+    async def restore(self) -> None:
+        """Find the containers of the engine before us: running ones by their shim, ended ones by their exit file."""
+        root = self._config.data_root / "containers"
+        root.mkdir(mode=0o710, parents=True, exist_ok=True)
+        self._shim_socket_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sweep(root)
+        for container in self.records.all():
+            if container.state.running:
+                await self._find_again(container)
+
+    def _shim_socket_root(self) -> Path:
+        return self._config.run_root / "shims"
+
+    async def _find_again(self, container: Container) -> None:
+        live = self.live(container)
+        try:
+            shim = await Shim.connect(self._shim_socket(container))
+        except OSError:
+            ended = read_exit(self.directory(container)) or Exit(_LOST, False, timestamps.now())
+            group = self.cgroup(container)
+            if group.exists():
+                await asyncio.to_thread(group.remove, kill=True)
+            self._ended(container, live, ended)
+        else:
+            self._watch(container, live, shim)
+
+    def _sweep(self, root: Path) -> None:
+        """Directories that no record knows: half-made or half-removed when the last engine died."""
+        known = {container.id for container in self.records.all()}
+        for entry in os.scandir(root):
+            if entry.name not in known:
+                log.info("sweeping %s, which no container owns", entry.name)
+                shutil.rmtree(entry.path)
+
+    def running_ids(self) -> list[str]:
+        return [container.id for container in self.records.all() if container.state.running]
+
+    def users_of_image(self, image_id: str) -> list[str]:
+        return [container.id for container in self.records.all() if container.image == image_id]
+
+    def users_of_volume(self, name: str) -> list[str]:
+        return [
+            container.id
+            for container in self.records.all()
+            if any(point.get("Name") == name for point in container.mounts)
+        ]
+
+    def usage(self, container: Container) -> int:
+        """Bytes in the container's writable layer."""
+        return self._snapshots.usage(container.id).size
+
+    def image_family(self, reference: str) -> set[str]:
+        """The ids of an image and of all images that have its layers below their own."""
+        try:
+            base = self._images.get(reference)
+        except NotFound:
+            return set()
+        depth = len(base.diff_ids)
+        return {image.id for image in self._images.list() if image.diff_ids[:depth] == base.diff_ids}
+
+    def image_size(self, container: Container) -> int:
+        image = self._images.by_id(container.image)
+        return image.size if image else 0
+
+    def _publish(self, container: Container, action: str, **attributes: str) -> None:
+        self._events.publish("container", action, container.id, container.event_attributes(**attributes))
+
+    def image_name(self, container: Container) -> str:
+        """What `docker ps` shows: the name the user gave, or the id if that name now means another image."""
+        given = container.config["Image"]
+        try:
+            current = self._images.get(given).id
+        except (NotFound, InvalidParameter):
+            return container.image
+        return given if current == container.image else container.image
+
+
+def _runtime_sentence(error: StartFailed) -> str:
+    return (
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+        f"runc create failed: unable to start container process: {error}: unknown"
+    )
+
+
+def _bytes(text: str) -> int:
+    """`10m` and the like; raises InvalidParameter."""
+    units = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    number = text.lower().rstrip("b").rstrip("kmg")
+    unit = text.lower().removeprefix(number).rstrip("b")
+    if not number.isdigit() or unit not in units:
+        raise InvalidParameter(f"invalid size: '{text}'")
+    return int(number) * units[unit]
+
+
