@@ -111,7 +111,7 @@ def instruction(layer: dict[str, Any]) -> str:
 
 def read_image(client: DockerClient, image: Image) -> dict[str, Any]:
     """The layers as the store has them; from another engine, as `history` and `inspect` tell."""
-    name = image.tags[0] if image.tags else short(image.id or "")
+    name = _name(image)
     told = extension(client, f"images/{image.id}/layers")
     if told is not None:
         return {"name": name, "image": name, "layers": told, "writable": None}
@@ -148,9 +148,8 @@ def _find(client: DockerClient, name: str) -> Image | Container:
 def _recorded(client: DockerClient, image: Image) -> list[dict[str, Any]]:
     diff_ids = image.attrs["RootFS"].get("Layers") or []
     history = list(reversed(image.history()))
-    filled = [entry for entry in history if entry["Size"]]
-    # `history` does not say which entries have a layer; the ones with bytes do, and when their number fits,
-    # all is told.
+    filled = [entry for entry in history if _makes_layer(entry)]
+    # `history` does not say which entries have a layer: only when their number fits is it known.
     depth = {id(entry): place for place, entry in enumerate(filled)} if len(filled) == len(diff_ids) else {}
     others = [other for other in client.images.list() if other.id != image.id]
     layers = []
@@ -168,9 +167,20 @@ def _recorded(client: DockerClient, image: Image) -> list[dict[str, Any]]:
     return layers
 
 
+def _name(image: Image) -> str:
+    """The shortest of its names: the one without a registry, where it has such."""
+    return min(image.tags, key=len) if image.tags else short(image.id or "")
+
+
+def _makes_layer(entry: dict[str, Any]) -> bool:
+    """Docker's builder adds a layer for these instructions, also when it holds no bytes."""
+    keyword = instruction({"created_by": entry["CreatedBy"]}).partition(" ")[0]
+    return bool(entry["Size"]) or keyword in ("RUN", "COPY", "ADD", "WORKDIR")
+
+
 def _sharing(others: Sequence[Image], chain: Sequence[str]) -> list[str]:
     return [
-        other.tags[0] if other.tags else short(other.id or "")
+        _name(other)
         for other in others
         if (other.attrs["RootFS"].get("Layers") or [])[: len(chain)] == list(chain)
     ]

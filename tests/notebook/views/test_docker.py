@@ -1,4 +1,4 @@
-"""The pictures of a real Docker's answers: only what its API gives is shown, the rest is said to be unknown."""
+"""The pictures of a real Docker's answers: what its API gives is shown, the rest is said to be unknown."""
 
 import io
 import uuid
