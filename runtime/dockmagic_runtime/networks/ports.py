@@ -108,9 +108,6 @@ class Ports:
                 lost.append(publication)
         return lost
 
-    def holds(self, publication: Publication) -> bool:
-        return publication in self._held
-
     def release(self, publications: Iterable[Publication]) -> None:
         for publication in publications:
             if held := self._held.pop(publication, None):

@@ -13,13 +13,16 @@ is ever added, so thousands of ports cost each packet what one does. The life of
 Other tables are left alone. Replacing the whole table is one transaction, so nothing is lost meanwhile.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from dockmagic_runtime.kernel.nftables import Nftables
+from dockmagic_runtime.kernel.nftables import Nftables, NftablesError
 from dockmagic_runtime.networks.network import Network
+
+_log = logging.getLogger(__name__)
 
 # The address of `ip daddr & 0.0.0.0` in a lookup is a way to write a constant inside a concatenation.
 _TABLE = """
@@ -29,6 +32,7 @@ table inet {table} {{
     set bridges {{ type ifname; }}
     set within {{ type ifname . ifname; }}
     set internal {{ type ifname; }}
+    set subnets {{ type ipv4_addr; flags interval; }}
     set masqueraded {{ type ipv4_addr; flags interval; }}
     map published {{
         type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service;
@@ -60,7 +64,7 @@ table inet {table} {{
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat;
-        iifname @bridges oifname @bridges ct status dnat masquerade
+        ip saddr @subnets oifname @bridges ct status dnat masquerade
         ip saddr 127.0.0.0/8 oifname @bridges masquerade
         ip saddr @masqueraded oifname != @bridges masquerade
     }}
@@ -88,41 +92,65 @@ class Publication:
 
 
 class Ruleset:
-    """The table `name`; every change is one transaction."""
+    """The table `name`; every change is one transaction.
+
+    Somebody else may flush all tables of the host (`nft flush ruleset`, the restart of a firewall service).
+    The next change here then finds its table gone, and puts back the whole of what should be there.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._nft = Nftables()
-        self.installed = False
+        self._networks: list[Network] = []
+        self._publications: set[Publication] = set()
 
     def install(self, networks: Iterable[Network], publications: Iterable[Publication]) -> None:
         """Make the table, or replace it by one with exactly these networks and ports."""
-        elements = [line for network in networks for line in self._elements("add", network)]
-        if ports := [publication.element for publication in publications]:
-            elements.append(f"add element inet {self._name} published {{ {', '.join(ports)} }}")
-        self._nft.run(_TABLE.format(table=self._name) + "\n".join(elements))
-        self.installed = True
+        self._networks, self._publications = list(networks), set(publications)
+        self._install()
 
     def remove(self) -> None:
         self._nft.run(f"add table inet {self._name}; delete table inet {self._name}")
-        self.installed = False
 
     def close(self) -> None:
         self._nft.close()
 
     def add_network(self, network: Network) -> None:
-        self._nft.run("\n".join(self._elements("add", network)))
+        self._networks.append(network)
+        self._change("\n".join(self._elements("add", network)))
 
     def remove_network(self, network: Network) -> None:
-        self._nft.run("\n".join(self._elements("delete", network)))
+        """No error if it is not there."""
+        if network in self._networks:
+            self._networks.remove(network)
+            self._change("\n".join(self._elements("delete", network)))
 
     def publish(self, publications: Iterable[Publication]) -> None:
-        if text := ", ".join(publication.element for publication in publications):
-            self._nft.run(f"add element inet {self._name} published {{ {text} }}")
+        if new := [each for each in publications if each not in self._publications]:
+            self._publications.update(new)
+            self._change(self._ports("add", [each.element for each in new]))
 
     def unpublish(self, publications: Iterable[Publication]) -> None:
-        if text := ", ".join(publication.key for publication in publications):
-            self._nft.run(f"delete element inet {self._name} published {{ {text} }}")
+        """No error for those that are not published."""
+        if old := [each for each in publications if each in self._publications]:
+            self._publications.difference_update(old)
+            self._change(self._ports("delete", [each.key for each in old]))
+
+    def _change(self, commands: str) -> None:
+        try:
+            self._nft.run(commands)
+        except NftablesError as error:
+            _log.warning("the table %s is not as it was left and is made anew: %s", self._name, error)
+            self._install()
+
+    def _install(self) -> None:
+        elements = [line for network in self._networks for line in self._elements("add", network)]
+        if self._publications:
+            elements.append(self._ports("add", [each.element for each in self._publications]))
+        self._nft.run(_TABLE.format(table=self._name) + "\n".join(elements))
+
+    def _ports(self, verb: str, elements: list[str]) -> str:
+        return f"{verb} element inet {self._name} published {{ {', '.join(elements)} }}"
 
     def published(self) -> list[Publication]:
         """What the kernel's map holds now."""
@@ -133,7 +161,7 @@ class Ruleset:
 
     def _elements(self, verb: str, network: Network) -> list[str]:
         bridge = f'"{network.interface}"'
-        sets = {"bridges": bridge}
+        sets = {"bridges": bridge, "subnets": str(network.pool.subnet)}
         if network.icc:
             sets["within"] = f"{bridge} . {bridge}"
         if network.internal:

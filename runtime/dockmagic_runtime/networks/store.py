@@ -102,6 +102,7 @@ class Networks:
             self._coexistence.withdraw()
             for each in self._catalogue.bridged:
                 await self._in_thread(bridge.remove, each.interface)
+            self._directory.rmdir()
         self._threads.shutdown()
         self._ruleset.close()
         self._coexistence.close()
@@ -319,6 +320,10 @@ class Networks:
         for endpoint in old.endpoints:
             self._tell("disconnect", endpoint.network, container_id)
 
+    @property
+    def sandboxes(self) -> Sequence[Sandbox]:
+        return tuple(self._sandboxes.values())
+
     def sandbox(self, container_id: str) -> Sandbox | None:
         """The sandbox of a running container."""
         return self._sandboxes.get(container_id)
@@ -440,10 +445,8 @@ class Networks:
 
     def _unpublish(self, old: Sandbox) -> None:
         """Out of the map, then free: never may another process get a port that still leads to a container."""
-        held = [publication for publication in old.publications if self._ports.holds(publication)]
-        if held:
-            self._ruleset.unpublish(held)
-            self._ports.release(held)
+        self._ruleset.unpublish(old.publications)
+        self._ports.release(old.publications)
         old.publications = []
 
     def _describe_resolver(self, each: Sandbox) -> None:
