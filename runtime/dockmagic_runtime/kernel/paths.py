@@ -18,7 +18,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
-PROC_SUPER_MAGIC = 0x9FA0
+_PROC_SUPER_MAGIC = 0x9FA0
+_DEVPTS_SUPER_MAGIC = 0x1CD1
 
 _LINKS = 40  # as many as the kernel follows in one path
 
@@ -129,8 +130,17 @@ _fstatfs.argtypes = [ctypes.c_int, ctypes.POINTER(_Statfs)]
 
 def is_procfs(fd: int) -> bool:
     """Whether `fd` (O_PATH will do) lies on a real procfs, and not on something that looks like one."""
+    return _magic(fd) == _PROC_SUPER_MAGIC
+
+
+def is_devpts(fd: int) -> bool:
+    return _magic(fd) == _DEVPTS_SUPER_MAGIC
+
+
+def _magic(fd: int) -> int:
+    """The kernel's number for the kind of file system."""
     result = _Statfs()
     if _fstatfs(fd, ctypes.byref(result)) == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return bool(result.f_type == PROC_SUPER_MAGIC)
+    return int(result.f_type)

@@ -113,9 +113,9 @@ def create(
             if cgroup is not None:
                 _group(cgroup, pid, config, bool(new & namespaces.CLONE_NEWUSER))
             _tell(ours, {"step": "grouped"})
-            _follow(created, ours, gate is not None, state, in_runtime_namespace, cgroup)
+            follow(created, ours, gate is not None, state, in_runtime_namespace, cgroup)
         except BaseException:
-            _abandon(created)
+            abandon(created)
             raise
         finally:
             for _, fd, _ in start.join:
@@ -215,7 +215,23 @@ def _group(cgroup: Cgroup, pid: int, config: Config, in_user_namespace: bool) ->
         Cgroup.create(cgroup.path)
     if in_user_namespace:
         cgroup.add(pid)  # it has no right to that itself
-    cgroup.apply((config.get("linux") or {}).get("resources") or {})
+    resources = (config.get("linux") or {}).get("resources") or {}
+    if resources.get("devices"):
+        # The nodes that every container has must work in it, whatever the config's rules say.
+        resources = {**resources, "devices": [*resources["devices"], *_DEFAULT_RULES]}
+    cgroup.apply(resources)
+
+
+_DEFAULT_RULES = [
+    {"allow": True, "type": kind, "major": major, "minor": minor, "access": access}
+    for kind, major, minor, access in (
+        ("c", -1, -1, "m"),
+        ("b", -1, -1, "m"),
+        *(("c", 1, minor, "rwm") for minor in (3, 5, 7, 8, 9)),
+        *(("c", 5, minor, "rwm") for minor in (0, 1, 2)),
+        ("c", 136, -1, "rwm"),
+    )
+]
 
 
 def _tell(channel: socket.socket, message: Message) -> None:
@@ -224,13 +240,13 @@ def _tell(channel: socket.socket, message: Message) -> None:
         send_packet(channel, message)
 
 
-def _follow(
+def follow(
     created: Created,
     channel: socket.socket,
-    gated: bool,
-    state: Callable[[int], dict[str, Any]] | None,
-    in_runtime_namespace: Callable[[int], None] | None,
-    cgroup: Cgroup | None,
+    gated: bool = False,
+    state: Callable[[int], dict[str, Any]] | None = None,
+    in_runtime_namespace: Callable[[int], None] | None = None,
+    cgroup: Cgroup | None = None,
 ) -> None:
     """Listen to the child until it is ready (with a gate) or runs its program."""
     ready = False
@@ -239,6 +255,10 @@ def _follow(
             message, descriptors = receive_packet(channel)
         except ConnectionResetError:
             message, descriptors = None, []
+        except TimeoutError:
+            raise StartFailed(
+                "the process did not get as far as its program; is the container frozen?"
+            ) from None
         if message is None:
             if ready:
                 return
@@ -262,7 +282,7 @@ def _follow(
                 raise StartFailed(message["message"], message["code"])
 
 
-def _abandon(created: Created) -> None:
+def abandon(created: Created) -> None:
     """Kill and reap a child that came to nothing; its descriptors go too."""
     with contextlib.suppress(ProcessLookupError):
         send_signal(created.pidfd, signal.SIGKILL)

@@ -85,15 +85,21 @@ def run(start: Start, channel: socket.socket) -> NoReturn:
         except StartFailed as error:
             failure = error
         except (EngineError, OSError, KeyError, TypeError, ValueError) as error:
-            failure = StartFailed(_sentence(error))
+            failure = StartFailed(sentence(error))
         _report(start, parent, failure)
         os._exit(failure.exit_code)
     finally:
-        # Whatever else went wrong: this process must never return into its parent's code. A traceback would
-        # read source files, which are the container's by now.
-        if (mistake := sys.exc_info()[1]) is not None:
-            send_packet(channel, {"step": "failed", "message": f"internal error: {mistake!r}", "code": 125})
-        os._exit(1)
+        end_after_mistake(channel)
+
+
+def end_after_mistake(channel: socket.socket) -> NoReturn:
+    """Whatever else went wrong: this process must never return into its parent's code.
+
+    A traceback would read source files, which are the container's by now, so the error's own words must do.
+    """
+    if (mistake := sys.exc_info()[1]) is not None:
+        send_packet(channel, {"step": "failed", "message": f"internal error: {mistake!r}", "code": 125})
+    os._exit(1)
 
 
 def _become_program(start: Start, parent: Parent) -> StartFailed:
@@ -143,7 +149,7 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
     if process.get("terminal"):
         _make_console(process, tree, parent)
     elif start.stdio:
-        _set_stdio(start.stdio)
+        set_stdio(start.stdio)
 
     # 7. Hooks: the runtime's while everybody still sees the host, then those inside our namespaces.
     if start.asks_before_pivot:
@@ -163,14 +169,7 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
 
     # 9. The host's tree goes. So do all descriptors: a directory among them would be a way back.
     _change_root(tree.root, start)
-    kept = {parent.channel.fileno(), *range(3, 3 + start.preserve_fds)} | (
-        {gate} if gate is not None else set()
-    )
-    libc.close_all_but(kept)
-    for fd in kept - set(range(3, 3 + start.preserve_fds)):
-        os.set_inheritable(fd, False)
-    for fd in range(3, 3 + start.preserve_fds):
-        os.set_inheritable(fd, True)
+    keep_only(parent, start.preserve_fds, gate)
 
     # 10. Names and limits.
     if start.config.get("hostname") and "uts" in start.own:
@@ -262,10 +261,10 @@ def _make_console(process: Mapping[str, Any], tree: rootfs.Tree, parent: Parent)
     pty.make_controlling(slave)
     parent.say("console", [master])
     os.close(master)
-    _set_stdio((slave, slave, slave))
+    set_stdio((slave, slave, slave))
 
 
-def _set_stdio(descriptors: tuple[int, int, int]) -> None:
+def set_stdio(descriptors: tuple[int, int, int]) -> None:
     for number, fd in enumerate(descriptors):
         os.dup2(fd, number)  # which also makes it inheritable
         if fd == number:
@@ -291,6 +290,17 @@ def _change_root(root: int, start: Start) -> None:
     if propagation:
         flag = rootfs.PROPAGATION.get(propagation.removeprefix("r"), mounts.MS_PRIVATE)
         mounts.set_propagation("/", flag | (mounts.MS_REC if propagation.startswith("r") else 0))
+
+
+def keep_only(parent: Parent, preserve_fds: int, gate: int | None = None) -> None:
+    """Close every descriptor but stdio, those to be preserved, and our own two, which the exec closes."""
+    preserved = set(range(3, 3 + preserve_fds))
+    own = {parent.channel.fileno()} | ({gate} if gate is not None else set())
+    libc.close_all_but(own | preserved)
+    for fd in own:
+        os.set_inheritable(fd, False)
+    for fd in preserved:
+        os.set_inheritable(fd, True)
 
 
 def _wait_at(gate: int) -> None:
@@ -323,7 +333,7 @@ def _report(start: Start, parent: Parent, failure: StartFailed) -> None:
         os.write(2, f"{failure}\n".encode())
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         words = (error.strerror or os.strerror(error.errno)).strip()
         return f"{error.filename}: {words}" if error.filename else words

@@ -70,7 +70,18 @@ _DEFAULTS = frozenset(("defaults", "bind", "rbind", "copy", "nocopy", "user", "n
 
 # What may be mounted below /proc: files that lxcfs and its like present, each a bind of a file.
 _PROC_FILES = frozenset(
-    ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"]
+    [
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+    ]
 )
 
 _DEVICES = (

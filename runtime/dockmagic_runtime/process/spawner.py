@@ -1,0 +1,113 @@
+"""The spawner: a small, warm Python that forks a shim whenever the engine orders a container.
+
+It is why a container starts in milliseconds: nothing is executed and nothing imported on the way. The engine
+makes a channel for each container and passes one end to the spawner, which forks and is done with it; the shim
+reads its request from the channel. So no start waits for another one's.
+
+The spawner (`forge.py`) is executed afresh from a read-only mount of the interpreter, has one thread, no loop, and
+only what a start needs. When the engine is gone it ends, and the shims stay. When *it* is gone, the engine makes
+a new one.
+"""
+
+import base64
+import contextlib
+import os
+import socket
+import subprocess
+from typing import Any
+
+from dockmagic_runtime.kernel import seccomp
+from dockmagic_runtime.process import interpreter
+from dockmagic_runtime.process.client import RunRequest, Shim
+from dockmagic_runtime.process.messages import StartFailed, rights
+
+
+class Spawner:
+    """The engine's handle on its spawner."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    @classmethod
+    def fork(cls) -> "Spawner":
+        """Start the spawner; returns at once, while it warms up."""
+        return cls()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def run(self, request: RunRequest) -> Shim:
+        """Start a container; returns when its program has been executed.
+
+        Raises StartFailed with the words and the exit code of `docker run` (125, 126, 127).
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            self._pass(theirs)
+        connection = Shim(ours)
+        sockets = [stream.socket for stream in request.streams]
+        connection.adopt(await connection.request(_message(request), sockets))
+        return connection
+
+    def close(self) -> None:
+        """End the spawner; containers keep running."""
+        self._channel.close()
+        self._process.wait()
+
+    def _start(self) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        handle = interpreter.open_sealed()
+        try:
+            statement = f"from dockmagic_runtime.process import forge; forge.main({theirs.fileno()})"
+            self._process = subprocess.Popen(
+                interpreter.command(statement),
+                executable=f"/proc/self/fd/{handle}",
+                pass_fds=(theirs.fileno(), handle),
+                stdin=subprocess.DEVNULL,
+                # Out of reach of the terminal's and the notebook's interrupts.
+                start_new_session=True,
+            )
+        finally:
+            os.close(handle)
+            theirs.close()
+
+    def _pass(self, sock: socket.socket) -> None:
+        try:
+            self._channel.sendmsg([b"+"], rights([sock.fileno()]))
+        except (BrokenPipeError, ConnectionResetError):
+            self.close()
+            self._start()
+            with contextlib.suppress(BrokenPipeError):  # seen by the caller as a shim that does not answer
+                self._channel.sendmsg([b"+"], rights([sock.fileno()]))
+
+
+def _message(request: RunRequest) -> dict[str, Any]:
+    """The request as the shim gets it. The filter goes compiled: the shim needs no library for it."""
+    config = dict(request.config)
+    linux = config["linux"] = dict(config.get("linux") or {})
+    profile = linux.get("seccomp")
+    program = None
+    if profile:
+        program = base64.b64encode(seccomp.compile(profile)).decode()
+        linux["seccomp"] = {"flags": profile.get("flags") or []}
+    if not config.get("process", {}).get("args"):
+        raise StartFailed("no command specified")
+    return {
+        "do": "run",
+        "bundle": os.fspath(request.bundle),
+        "config": config,
+        "seccomp": program,
+        "rootfs": request.rootfs.as_json() if request.rootfs else None,
+        "socket": os.fspath(request.socket),
+        "log": {
+            "driver": request.log.driver,
+            "path": os.fspath(request.log.path),
+            "max_size": request.log.max_size,
+            "max_file": request.log.max_file,
+        },
+        "open_stdin": request.open_stdin,
+        "stdin_once": request.stdin_once,
+        "init": request.init,
+        "streams": [stream.flags for stream in request.streams],
+    }
