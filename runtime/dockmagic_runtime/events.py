@@ -29,7 +29,9 @@ class EventBus:
     def listeners(self) -> int:
         return len(self._subscribers)
 
-    def publish(self, kind: str, action: str, actor_id: str, attributes: dict[str, str] | None = None) -> None:
+    def publish(
+        self, kind: str, action: str, actor_id: str, attributes: dict[str, str] | None = None
+    ) -> None:
         """Tell all subscribers; `kind` is Docker's event type (container, image, network, volume, …)."""
         nanoseconds = time.time_ns()
         event: Event = {

@@ -19,7 +19,11 @@ class Call:
     """A request with the services it is for. `parameters` are the named parts of the path."""
 
     def __init__(
-        self, request: web.BaseRequest, services: Services, version: tuple[int, int], parameters: dict[str, str]
+        self,
+        request: web.BaseRequest,
+        services: Services,
+        version: tuple[int, int],
+        parameters: dict[str, str],
     ) -> None:
         self.request = request
         self.services = services
@@ -97,13 +101,18 @@ class Call:
         try:
             parsed = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
         except (ValueError, binascii.Error):
-            raise InvalidParameter("invalid X-Registry-Auth header: it must be base64url-encoded JSON") from None
+            raise InvalidParameter(
+                "invalid X-Registry-Auth header: it must be base64url-encoded JSON"
+            ) from None
         return parsed if isinstance(parsed, dict) and parsed else None
 
 
 def answer(document: object, status: int = 200) -> web.Response:
     """A JSON document, ended by a newline as Go's encoder does."""
-    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+    body = (
+        json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        + b"\n"
+    )
     return web.Response(body=body, status=status, content_type="application/json")
 
 

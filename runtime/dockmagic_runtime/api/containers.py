@@ -44,7 +44,9 @@ async def create(call: Call) -> web.StreamResponse:
 @routes.get("/containers/{id}/json")
 async def inspect(call: Call) -> web.StreamResponse:
     size = call.flag("size")
-    return answer(inspection.inspect(_container(call), call.services.containers, call.services.execs, size=size))
+    return answer(
+        inspection.inspect(_container(call), call.services.containers, call.services.execs, size=size)
+    )
 
 
 @routes.post("/containers/{id}/start")
@@ -72,7 +74,9 @@ async def restart(call: Call) -> web.StreamResponse:
 
 @routes.post("/containers/{id}/kill")
 async def kill(call: Call) -> web.StreamResponse:
-    await call.services.containers.kill(_container(call), settings.parse_signal(call.text("signal") or "KILL"))
+    await call.services.containers.kill(
+        _container(call), settings.parse_signal(call.text("signal") or "KILL")
+    )
     return nothing()
 
 
@@ -312,5 +316,3 @@ def _compared(before: dict[str, object], now: dict[str, object]) -> dict[str, ob
 @routes.post("/commit")
 async def commit(call: Call) -> web.StreamResponse:
     raise NotImplementedHere("docker commit is not served yet; build the image from a Dockerfile")
-
-

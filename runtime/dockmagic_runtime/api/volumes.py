@@ -24,7 +24,10 @@ async def list_(call: Call) -> web.StreamResponse:
             all(has_label(volume.labels, label) for label in filters.get("label", []))
             and all(driver == "local" for driver in filters.get("driver", []))
             and all(name in volume.name for name in filters.get("name", []))
-            and all((value in ("true", "1")) != bool(users_of(volume.name)) for value in filters.get("dangling", []))
+            and all(
+                (value in ("true", "1")) != bool(users_of(volume.name))
+                for value in filters.get("dangling", [])
+            )
         )
 
     found = [volume.inspect() for volume in call.services.volumes.list() if matches(volume)]

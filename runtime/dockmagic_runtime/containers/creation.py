@@ -58,16 +58,22 @@ def _free_name(records: Records) -> str:
 def _endpoints(networking: Json | None, mode: str, config: Json) -> dict[str, Json]:
     """Network name -> endpoint settings; the mode's own network first."""
     given = (networking or {}).get("EndpointsConfig") or {}
-    if not isinstance(given, dict) or not all(value is None or isinstance(value, dict) for value in given.values()):
+    if not isinstance(given, dict) or not all(
+        value is None or isinstance(value, dict) for value in given.values()
+    ):
         raise InvalidParameter("invalid JSON: NetworkingConfig.EndpointsConfig must map names to objects")
     if config.get("NetworkDisabled"):
         return {"none": {}}
     if mode.startswith("container:"):
         if given:
-            raise InvalidParameter("conflicting options: custom network settings and the container type network mode")
+            raise InvalidParameter(
+                "conflicting options: custom network settings and the container type network mode"
+            )
         return {}
     # A bare "default" in EndpointsConfig is the mode's network under another name.
-    endpoints = {("bridge" if name == "default" else name): dict(value or {}) for name, value in given.items()}
+    endpoints = {
+        ("bridge" if name == "default" else name): dict(value or {}) for name, value in given.items()
+    }
     ordered = {mode: endpoints.pop(mode, {})} | endpoints
     if config.get("MacAddress") and not ordered[mode].get("MacAddress"):
         ordered[mode]["MacAddress"] = config["MacAddress"]
@@ -86,7 +92,7 @@ def _check_ports(config: Json, host: Json) -> None:
         for binding in where or []:
             number = str((binding or {}).get("HostPort") or "0").partition("-")[0]
             if not number.isdigit() or int(number) > 65535:
-                raise InvalidParameter(f"invalid port specification: \"{binding.get('HostPort')}\"")
+                raise InvalidParameter(f'invalid port specification: "{binding.get("HostPort")}"')
         bindings[_port(port)] = where or [{"HostIp": "", "HostPort": ""}]
     host["PortBindings"] = bindings
     exposed = {_port(port): {} for port in config.get("ExposedPorts") or {}} | {port: {} for port in bindings}
@@ -97,5 +103,5 @@ def _check_ports(config: Json, host: Json) -> None:
 def _port(text: str) -> str:
     match = _PORT.fullmatch(text)
     if not match or not 0 < int(match[1]) < 65536:
-        raise InvalidParameter(f"invalid port specification: \"{text}\"")
+        raise InvalidParameter(f'invalid port specification: "{text}"')
     return f"{int(match[1])}/{match[2] or 'tcp'}"

@@ -52,7 +52,9 @@ def inspect(container: Container, containers: Containers, execs: Execs, *, size:
             "Name": "overlay2",
         },
         **(_sizes(container, containers) if size else {}),
-        "Mounts": [point for point in container.mounts if point["Type"] != "tmpfs" or _by_mount(container, point)],
+        "Mounts": [
+            point for point in container.mounts if point["Type"] != "tmpfs" or _by_mount(container, point)
+        ],
         "Config": container.config,
         "NetworkSettings": network_settings(container),
     }

@@ -15,7 +15,9 @@ Json = dict[str, Any]
 _STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 
 
-def select(containers: Containers, filters: Filters, *, everything: bool = False, limit: int = 0) -> list[Container]:
+def select(
+    containers: Containers, filters: Filters, *, everything: bool = False, limit: int = 0
+) -> list[Container]:
     """Newest first. Without `everything`, `limit` or a status filter: only what runs."""
     unknown = set(filters) - set(_MATCHERS) - {"before", "since", "ancestor", "is-task", "isolation"}
     if unknown:
@@ -38,7 +40,9 @@ def select(containers: Containers, filters: Filters, *, everything: bool = False
         if matches:
             # Labels must all hold; of everything else one is enough.
             combine = all if name == "label" else any
-            found = [container for container in found if combine(matches(container, value) for value in values)]
+            found = [
+                container for container in found if combine(matches(container, value) for value in values)
+            ]
     return found[:limit] if limit > 0 else found
 
 
@@ -58,7 +62,10 @@ def has_label(labels: dict[str, str], wanted: str) -> bool:
 
 def _has_name(container: Container, pattern: str) -> bool:
     try:
-        return re.search(pattern, f"/{container.name}") is not None or re.search(pattern, container.name) is not None
+        return (
+            re.search(pattern, f"/{container.name}") is not None
+            or re.search(pattern, container.name) is not None
+        )
     except re.error:
         raise InvalidParameter(f"invalid filter 'name={pattern}'") from None
 
@@ -72,12 +79,15 @@ def _exited_with(container: Container, code: str) -> bool:
 def _in_network(container: Container, network: str) -> bool:
     settings: Json = container.networks.get("Networks") or container.endpoints
     return any(
-        network == name or (values.get("NetworkID") or "-").startswith(network) for name, values in settings.items()
+        network == name or (values.get("NetworkID") or "-").startswith(network)
+        for name, values in settings.items()
     )
 
 
 def _has_volume(container: Container, volume: str) -> bool:
-    return any(volume in (point.get("Name"), point["Destination"], point["Source"]) for point in container.mounts)
+    return any(
+        volume in (point.get("Name"), point["Destination"], point["Source"]) for point in container.mounts
+    )
 
 
 def _port(text: str) -> str:

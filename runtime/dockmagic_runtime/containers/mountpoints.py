@@ -140,7 +140,7 @@ def _from_mount(mount: Json, volumes: VolumeStore) -> Json:
         words = [f"size={options['SizeBytes']}"] if options.get("SizeBytes") else []
         words += [f"mode={options['Mode']:o}"] if options.get("Mode") else []
         return _tmpfs(destination, ",".join(words))
-    raise InvalidParameter(f"mount type unknown: \"{kind}\"")
+    raise InvalidParameter(f'mount type unknown: "{kind}"')
 
 
 def _bind(source: str, destination: str, modes: list[str]) -> Json:

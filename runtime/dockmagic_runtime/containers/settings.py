@@ -201,7 +201,10 @@ def merge_config(given: Json, image_config: Json) -> Json:
     config["OnBuild"] = config["OnBuild"] or image["OnBuild"]
     _check_config(config)
     return {
-        name: value for name, value in config.items() if value is not None or CONFIG_FIELDS[name][1] is not None
+        name: value
+        for name, value in config.items()
+        if value is not None
+        or CONFIG_FIELDS[name][1] is not None
         or name in ("Env", "Cmd", "Volumes", "Entrypoint", "OnBuild")
     }
 
@@ -260,9 +263,7 @@ def _check_resources(host: Json) -> None:
             "You should always set the Memory limit when using Memoryswap limit, see usage"
         )
     if swap > 0 and swap < memory:
-        raise InvalidParameter(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
+        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
     if memory and not swap:
         host["MemorySwap"] = 2 * memory
     if memory and host["MemoryReservation"] > memory:
@@ -274,7 +275,9 @@ def _check_resources(host: Json) -> None:
     if host["NanoCpus"] and (host["CpuQuota"] or host["CpuPeriod"]):
         raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if host["CpuPeriod"] and not 1000 <= host["CpuPeriod"] <= 1_000_000:
-        raise InvalidParameter("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+        raise InvalidParameter(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
     if 0 < host["CpuQuota"] < 1000:
         raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if host["CpuShares"] < 0:

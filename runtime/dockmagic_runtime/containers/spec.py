@@ -37,7 +37,9 @@ class Surroundings:
 
     account: Account
     cgroup_path: str
-    namespaces: dict[str, str | None]  # kind -> path to join, None for a new one; a missing kind is the host's
+    namespaces: dict[
+        str, str | None
+    ]  # kind -> path to join, None for a new one; a missing kind is the host's
     etc_mounts: list[Json]
     shm_source: str | None = None  # a host directory for /dev/shm, where it is shared
 
@@ -190,7 +192,12 @@ def _mounts(container: Container, around: Surroundings) -> list[Json]:
             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         },
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*quiet, writable]},
-        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*quiet, writable]},
+        {
+            "destination": "/sys/fs/cgroup",
+            "type": "cgroup",
+            "source": "cgroup",
+            "options": [*quiet, writable],
+        },
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": quiet},
         {"destination": "/dev/shm", **shm},
     ]

@@ -49,7 +49,12 @@ _NO_CPU: Json = {
     "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
 }
 _BLOCK_FIELDS = (
-    *("io_service_bytes_recursive", "io_serviced_recursive", "io_queue_recursive", "io_service_time_recursive"),
+    *(
+        "io_service_bytes_recursive",
+        "io_serviced_recursive",
+        "io_queue_recursive",
+        "io_service_time_recursive",
+    ),
     *("io_wait_time_recursive", "io_merged_recursive", "io_time_recursive", "sectors_recursive"),
 )
 

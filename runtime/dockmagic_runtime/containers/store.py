@@ -146,7 +146,7 @@ class Containers:
                 state = "paused" if container.state.status == "paused" else "running"
                 hint = "Unpause and then stop" if state == "paused" else "Stop"
                 raise Conflict(
-                    f"cannot remove container \"/{container.name}\": container is {state}: "
+                    f'cannot remove container "/{container.name}": container is {state}: '
                     f"{hint.lower()} the container before removing or force remove"
                 )
             await self.end(container, timeout=0)
@@ -252,7 +252,9 @@ class Containers:
             raise kind(message) from error
         raise error
 
-    async def _connect(self, container: Container, directory: Path) -> tuple[dict[str, str | None], list[Json]]:
+    async def _connect(
+        self, container: Container, directory: Path
+    ) -> tuple[dict[str, str | None], list[Json]]:
         """The container's namespaces (kind -> path to join, None: new) and its mounts over /etc."""
         host, mode = container.host_config, container.network_mode
         namespaces: dict[str, str | None] = {"mount": None}
@@ -393,7 +395,9 @@ class Containers:
             # Its own task: remove() awaits this one.
             self._removal = asyncio.create_task(self.remove(container, volumes=True))
 
-    async def end(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
+    async def end(
+        self, container: Container, *, signal: int | None = None, timeout: int | None = None
+    ) -> None:
         """Stop a container: its stop signal, `timeout` seconds, SIGKILL; always waits until it is gone.
 
         `timeout` None is the container's own (10 s unless set), negative waits without end. An interrupt of the
@@ -423,13 +427,17 @@ class Containers:
         if live.watcher:
             await live.watcher
 
-    async def stop(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
+    async def stop(
+        self, container: Container, *, signal: int | None = None, timeout: int | None = None
+    ) -> None:
         if not container.state.running:
             raise NotModified("container already stopped")
         await self.end(container, signal=signal, timeout=timeout)
         self._publish(container, "stop")
 
-    async def restart(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
+    async def restart(
+        self, container: Container, *, signal: int | None = None, timeout: int | None = None
+    ) -> None:
         await self.end(container, signal=signal, timeout=timeout)
         await self.start(container)
         self._publish(container, "restart")
@@ -437,7 +445,9 @@ class Containers:
     async def kill(self, container: Container, signal: int) -> None:
         """Send one signal to the container's first process; SIGKILL returns only when it is gone."""
         if not container.state.running:
-            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+            raise Conflict(
+                f"cannot kill container: {container.name}: container {container.id} is not running"
+            )
         live, shim = self.live(container), self.shim(container)
         if signal == 9:
             live.stopping = True
@@ -459,7 +469,7 @@ class Containers:
         elif condition == "not-running":
             future.set_result(container.state.exit_code)
         else:
-            raise InvalidParameter(f"invalid condition: \"{condition}\"")
+            raise InvalidParameter(f'invalid condition: "{condition}"')
         return future
 
     async def pause(self, container: Container) -> None:
@@ -495,9 +505,7 @@ class Containers:
         """Put it into one more network, now or at its next start."""
         network = self._networks.get(reference)
         if network.name in container.endpoints:
-            raise Forbidden(
-                f"endpoint with name {container.name} already exists in network {network.name}"
-            )
+            raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         if container.state.running:
             container.networks = (await self._networks.connect(container.id, reference, endpoint)).settings()
         container.endpoints[network.name] = endpoint
@@ -516,7 +524,9 @@ class Containers:
     async def update(self, container: Container, body: Json) -> None:
         """Change limits (`docker update`), in the record and in the kernel if it runs."""
         changed = {
-            name: value for name, value in body.items() if name in settings.HOST_CONFIG_FIELDS and value is not None
+            name: value
+            for name, value in body.items()
+            if name in settings.HOST_CONFIG_FIELDS and value is not None
         }
         host = settings.complete_host_config(container.host_config | changed)
         if container.state.running:
@@ -530,30 +540,45 @@ class Containers:
     # the engine's own start
 
     async def restore(self) -> None:
-        """Find the containers of the engine before us: running ones by their shim, ended ones by their exit file."""
+        """Find the containers of the engine before us: running ones by their shim, ended ones by their exit file.
+
+        The networks come up in between: they need to know who runs, and the ends of the others release theirs.
+        """
         root = self._config.data_root / "containers"
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
         self._shim_socket_root().mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep(root)
+        lost: list[tuple[Container, Exit]] = []
         for container in self.records.all():
             if container.state.running:
-                await self._find_again(container)
+                try:
+                    self._watch(
+                        container, self.live(container), await Shim.connect(self._shim_socket(container))
+                    )
+                except OSError:
+                    lost.append((container, await self._how_it_ended(container)))
+        gone = {container.id for container, _ in lost}
+        await self._networks.start([identity for identity in self.running_ids() if identity not in gone])
+        for container, ended in lost:
+            self._ended(container, self.live(container), ended)
+
+    async def let_go(self) -> None:
+        """Drop the handles of running containers; the containers don't notice."""
+        for live in self._live.values():
+            if live.watcher:
+                live.watcher.cancel()
+            if live.release:
+                await live.release
 
     def _shim_socket_root(self) -> Path:
         return self._config.run_root / "shims"
 
-    async def _find_again(self, container: Container) -> None:
-        live = self.live(container)
-        try:
-            shim = await Shim.connect(self._shim_socket(container))
-        except OSError:
-            ended = read_exit(self.directory(container)) or Exit(_LOST, False, timestamps.now())
-            group = self.cgroup(container)
-            if group.exists():
-                await asyncio.to_thread(group.remove, kill=True)
-            self._ended(container, live, ended)
-        else:
-            self._watch(container, live, shim)
+    async def _how_it_ended(self, container: Container) -> Exit:
+        """From its exit file; a shim that was killed has written none, and took the container with it."""
+        group = self.cgroup(container)
+        if group.exists():
+            await asyncio.to_thread(group.remove, kill=True)
+        return read_exit(self.directory(container)) or Exit(_LOST, False, timestamps.now())
 
     def _sweep(self, root: Path) -> None:
         """Directories that no record knows: half-made or half-removed when the last engine died."""
@@ -621,5 +646,3 @@ def _bytes(text: str) -> int:
     if not number.isdigit() or unit not in units:
         raise InvalidParameter(f"invalid size: '{text}'")
     return int(number) * units[unit]
-
-

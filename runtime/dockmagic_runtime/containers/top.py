@@ -28,7 +28,11 @@ async def processes(pids: list[int], arguments: str) -> tuple[list[str], list[li
 
 async def _ask_ps(pids: set[int], words: list[str]) -> tuple[list[str], list[list[str]]]:
     child = await asyncio.create_subprocess_exec(
-        "ps", *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        "ps",
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await child.communicate()
     if child.returncode:
@@ -46,7 +50,9 @@ def _row(pid: int) -> list[str] | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
         owner = Path(f"/proc/{pid}").stat().st_uid
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        command = (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        )
     except (FileNotFoundError, ProcessLookupError):
         return None  # it ended while we looked
     name, _, rest = text.partition("(")[2].rpartition(")")
@@ -69,7 +75,13 @@ def _row(pid: int) -> list[str] | None:
 
 
 def _terminal(device: int) -> str:
-    return "?" if not device else f"pts/{os.minor(device)}" if os.major(device) == 136 else f"tty{os.minor(device)}"
+    return (
+        "?"
+        if not device
+        else f"pts/{os.minor(device)}"
+        if os.major(device) == 136
+        else f"tty{os.minor(device)}"
+    )
 
 
 def _user(uid: int) -> str:

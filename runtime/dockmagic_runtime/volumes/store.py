@@ -92,7 +92,7 @@ class VolumeStore:
     ) -> Volume:
         """The volume of that name, made if there is none; a nameless one is anonymous."""
         if driver not in ("local", ""):
-            raise NotFound(f"error looking up volume plugin {driver}: plugin \"{driver}\" not found")
+            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
         if options:
             raise InvalidParameter(f'create {name}: invalid option: "{next(iter(options))}"')
         labels = dict(labels or {})
@@ -142,7 +142,11 @@ class VolumeStore:
         """Remove what no container uses; returns the names and the bytes freed."""
         removed, freed = [], 0
         for volume in self.list():
-            if (anonymous_only and not volume.anonymous) or not matches(volume) or self._users_of(volume.name):
+            if (
+                (anonymous_only and not volume.anonymous)
+                or not matches(volume)
+                or self._users_of(volume.name)
+            ):
                 continue
             freed += volume.usage()
             self.remove(volume.name)

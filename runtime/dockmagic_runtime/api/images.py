@@ -1,0 +1,224 @@
+"""Routes of the tag Image."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from dockmagic_runtime.api.call import Call, JsonStream, answer
+from dockmagic_runtime.api.errors import status_of
+from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.errors import EngineError, InvalidParameter, Unavailable
+from dockmagic_runtime.images import archive, listing, push, removal
+from dockmagic_runtime.oci.image import Platform
+from dockmagic_runtime.oci.reference import Reference, parse_reference
+
+routes = Routes()
+
+Progress = Callable[[dict[str, Any]], None]
+_CHUNK = 1 << 18
+
+
+async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[object]]) -> web.StreamResponse:
+    """Run `work` and send what it tells as one JSON object per line, as it comes.
+
+    An error before the first word is an HTTP status; later it is the last object of the stream. When the client
+    goes away the work is cancelled.
+    """
+    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    task = asyncio.ensure_future(work(queue.put_nowait))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    stream = JsonStream(call)
+    try:
+        while (message := await queue.get()) is not None:
+            await stream.send(message)
+        try:
+            await task
+        except EngineError as error:
+            if not stream.opened:
+                raise
+            await stream.send(
+                {"errorDetail": {"code": status_of(error), "message": str(error)}, "error": str(error)}
+            )
+        return await stream.close()
+    finally:
+        task.cancel()
+
+
+def _platform(text: str) -> Platform | None:
+    return Platform.parse(text) if text else None
+
+
+@routes.get("/images/json")
+async def list_(call: Call) -> web.StreamResponse:
+    filters = call.filters()
+    if call.text("filter"):
+        filters["reference"] = [call.text("filter")]
+    return answer(
+        listing.summaries(
+            call.services.images,
+            filters,
+            all_images=call.flag("all"),
+            shared_size=call.flag("shared-size"),
+        )
+    )
+
+
+@routes.post("/images/create")
+async def create(call: Call) -> web.StreamResponse:
+    """`docker pull`, or with `fromSrc` `docker import`."""
+    platform = _platform(call.text("platform"))
+    if call.text("fromSrc"):
+        return await _import(call, platform)
+    name, tag = call.text("fromImage"), call.text("tag")
+    if not name:
+        raise InvalidParameter("invalid reference format")
+    puller, auth = call.services.puller, call.registry_auth()
+    reference = _with_tag(parse_reference(name, None), tag)
+    if reference.tag is None and reference.digest is None:
+        return await stream_progress(call, lambda tell: puller.pull_all(reference, platform, auth, tell))
+    return await stream_progress(call, lambda tell: puller.pull(reference, platform, auth, tell))
+
+
+def _with_tag(reference: Reference, tag: str) -> Reference:
+    """`tag` may also be a digest: the parameter says either."""
+    if not tag:
+        return reference
+    joined = f"{reference.familiar_name}@{tag}" if ":" in tag else f"{reference.familiar_name}:{tag}"
+    return parse_reference(joined)
+
+
+async def _import(call: Call, platform: Platform | None) -> web.StreamResponse:
+    if call.text("fromSrc") != "-":
+        raise InvalidParameter(
+            "importing from a URL is not supported: download it and import from standard input"
+        )
+    repository = call.text("repo")
+    reference = (
+        _with_tag(parse_reference(repository, None), call.text("tag") or "latest") if repository else None
+    )
+    image = await archive.import_(
+        call.services.images,
+        _body(call),
+        reference,
+        settings=_changed(call.texts("changes")),
+        message=call.text("message"),
+        platform=platform,
+    )
+    stream = JsonStream(call)
+    await stream.send({"status": image.id})
+    return await stream.close()
+
+
+def _changed(changes: list[str]) -> dict[str, Any]:
+    """`--change`: the instructions that only touch the configuration."""
+    settings: dict[str, Any] = {}
+    for change in changes:
+        word, _, value = change.strip().partition(" ")
+        word = word.upper()
+        if word in ("CMD", "ENTRYPOINT"):
+            key = "Cmd" if word == "CMD" else "Entrypoint"
+            settings[key] = json.loads(value) if value.startswith("[") else ["/bin/sh", "-c", value]
+        elif word in ("WORKDIR", "USER"):
+            settings["WorkingDir" if word == "WORKDIR" else "User"] = value
+        elif word == "ENV":
+            settings.setdefault("Env", []).append(value if "=" in value else value.replace(" ", "=", 1))
+        elif word == "LABEL":
+            key, _, text = value.partition("=")
+            settings.setdefault("Labels", {})[key] = text.strip('"')
+        elif word == "EXPOSE":
+            port = value if "/" in value else f"{value}/tcp"
+            settings.setdefault("ExposedPorts", {})[port] = {}
+        elif word == "VOLUME":
+            settings.setdefault("Volumes", {})[value] = {}
+        else:
+            raise InvalidParameter(f"{word} is not a valid change command")
+    return settings
+
+
+async def _body(call: Call) -> AsyncIterator[bytes]:
+    async for chunk in call.request.content.iter_chunked(_CHUNK):
+        yield chunk
+
+
+@routes.get("/images/search")
+async def search(call: Call) -> web.StreamResponse:
+    raise Unavailable("search is not available: the OCI distribution protocol has no search")
+
+
+@routes.post("/images/load")
+async def load(call: Call) -> web.StreamResponse:
+    platform = _platform(call.text("platform"))
+    return await stream_progress(
+        call, lambda tell: archive.load(call.services.images, _body(call), tell, platform)
+    )
+
+
+async def _send_archive(call: Call, names: list[str]) -> web.StreamResponse:
+    for name in names:
+        call.services.images.get(name)
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+    await response.prepare(call.request)
+    async for chunk in archive.save(call.services.images, names):
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+@routes.get("/images/get")
+async def save_several(call: Call) -> web.StreamResponse:
+    return await _send_archive(call, call.texts("names"))
+
+
+@routes.get("/images/{name:path}/get")
+async def save(call: Call) -> web.StreamResponse:
+    return await _send_archive(call, [call["name"]])
+
+
+@routes.post("/images/prune")
+async def prune(call: Call) -> web.StreamResponse:
+    return answer(await removal.prune(call.services.images, call.filters()))
+
+
+@routes.get("/images/{name:path}/json")
+async def inspect(call: Call) -> web.StreamResponse:
+    images = call.services.images
+    return answer(images.inspect(images.get(call["name"])))
+
+
+@routes.get("/images/{name:path}/history")
+async def history(call: Call) -> web.StreamResponse:
+    images = call.services.images
+    return answer(images.history(images.get(call["name"])))
+
+
+@routes.post("/images/{name:path}/tag")
+async def tag(call: Call) -> web.StreamResponse:
+    images = call.services.images
+    image = images.get(call["name"])
+    reference = _with_tag(parse_reference(call.text("repo"), None), call.text("tag") or "latest")
+    images.tag(image, reference)
+    return web.Response(status=201)
+
+
+@routes.post("/images/{name:path}/push")
+async def push_(call: Call) -> web.StreamResponse:
+    services, auth = call.services, call.registry_auth()
+    reference = _with_tag(parse_reference(call["name"], None), call.text("tag"))
+    if reference.tag is None:
+        return await stream_progress(
+            call, lambda tell: push.push_all(services.images, services.registry, reference, auth, tell)
+        )
+    return await stream_progress(
+        call, lambda tell: push.push(services.images, services.registry, reference, auth, tell)
+    )
+
+
+@routes.delete("/images/{name:path}")
+async def remove(call: Call) -> web.StreamResponse:
+    records = await removal.remove(
+        call.services.images, call["name"], force=call.flag("force"), noprune=call.flag("noprune")
+    )
+    return answer(records)

@@ -1,0 +1,276 @@
+"""Routes of the tags System and Auth: ping, version, info, events, disk use, login."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+import dockmagic_runtime
+from dockmagic_runtime import timestamps
+from dockmagic_runtime.api.call import Call, JsonStream, answer
+from dockmagic_runtime.api.router import API_VERSION, MINIMUM_API_VERSION, Routes
+from dockmagic_runtime.containers import inspection
+from dockmagic_runtime.containers.listing import has_label
+from dockmagic_runtime.errors import InvalidParameter, Unauthorized
+from dockmagic_runtime.events import Event
+from dockmagic_runtime.images import listing
+from dockmagic_runtime.kernel.cgroups import layout
+from dockmagic_runtime.registry.failures import RegistryError
+
+routes = Routes()
+Json = dict[str, Any]
+
+VERSION = ".".join(map(str, API_VERSION))
+MINIMUM_VERSION = ".".join(map(str, MINIMUM_API_VERSION))
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+HEADERS = {
+    "Api-Version": VERSION,
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Server": f"dockmagic/{dockmagic_runtime.__version__} (linux)",
+}
+
+
+@routes.get("/_ping")
+@routes.head("/_ping")
+async def ping(call: Call) -> web.StreamResponse:
+    headers = HEADERS | {"Builder-Version": "1", "Swarm": "inactive", "Cache-Control": "no-cache, no-store"}
+    return web.Response(text="OK" if call.request.method == "GET" else None, headers=headers)
+
+
+@routes.get("/version")
+async def version(call: Call) -> web.StreamResponse:
+    machine = os.uname()
+    architecture = ARCHITECTURES.get(machine.machine, machine.machine)
+    details = {
+        "ApiVersion": VERSION,
+        "MinAPIVersion": MINIMUM_VERSION,
+        "Arch": architecture,
+        "Os": "linux",
+        "KernelVersion": machine.release,
+        "PythonVersion": platform.python_version(),
+        "Experimental": "false",
+    }
+    own = dockmagic_runtime.__version__
+    return answer(
+        {
+            "Platform": {"Name": "dockmagic"},
+            "Components": [
+                {"Name": "Engine", "Version": own, "Details": details},
+                {"Name": "dockmagic-runtime", "Version": own, "Details": {}},
+            ],
+            "Version": own,
+            "ApiVersion": VERSION,
+            "MinAPIVersion": MINIMUM_VERSION,
+            "GitCommit": "",
+            "GoVersion": "",
+            "Os": "linux",
+            "Arch": architecture,
+            "KernelVersion": machine.release,
+            "BuildTime": "",
+        }
+    )
+
+
+@routes.get("/info")
+async def info(call: Call) -> web.StreamResponse:
+    services, machine = call.services, os.uname()
+    containers = services.containers.records.all()
+    states = [container.state.status for container in containers]
+    controllers = layout().controllers
+    config = services.config
+    return answer(
+        {
+            "ID": services.id,
+            "Containers": len(containers),
+            "ContainersRunning": states.count("running"),
+            "ContainersPaused": states.count("paused"),
+            "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+            "Images": len(services.images.list()),
+            "Driver": "overlay2",
+            "DriverStatus": [
+                ["Backing Filesystem", _filesystem(config.data_root)],
+                ["Supports d_type", "true"],
+            ],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": ["json-file", "local", "none"],
+            },
+            "MemoryLimit": "memory" in controllers,
+            "SwapLimit": "memory" in controllers and Path("/proc/swaps").exists(),
+            "CpuCfsPeriod": "cpu" in controllers,
+            "CpuCfsQuota": "cpu" in controllers,
+            "CPUShares": "cpu" in controllers,
+            "CPUSet": "cpuset" in controllers,
+            "PidsLimit": "pids" in controllers,
+            "OomKillDisable": not layout().unified and "memory" in controllers,
+            "IPv4Forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
+            "BridgeNfIptables": False,
+            "BridgeNfIp6tables": False,
+            "Debug": config.log_level == "debug",
+            "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+            "NGoroutines": 1,
+            "SystemTime": timestamps.now(),
+            "LoggingDriver": "json-file",
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2" if layout().unified else "1",
+            "NEventsListener": services.events.listeners,
+            "KernelVersion": machine.release,
+            "OperatingSystem": _operating_system(),
+            "OSVersion": "",
+            "OSType": "linux",
+            "Architecture": machine.machine,
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {
+                "AllowNondistributableArtifactsCIDRs": [],
+                "AllowNondistributableArtifactsHostnames": [],
+                "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+                "IndexConfigs": {
+                    "docker.io": {
+                        "Name": "docker.io",
+                        "Mirrors": list(config.registry_mirrors),
+                        "Secure": True,
+                        "Official": True,
+                    }
+                },
+                "Mirrors": list(config.registry_mirrors),
+            },
+            "NCPU": os.cpu_count(),
+            "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "DockerRootDir": str(config.data_root),
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Name": machine.nodename,
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "ServerVersion": dockmagic_runtime.__version__,
+            "Runtimes": {"runc": {"path": "dockmagic-runtime"}},
+            "DefaultRuntime": "runc",
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "dockmagic",
+            "ContainerdCommit": {"ID": "", "Expected": ""},
+            "RuncCommit": {"ID": "", "Expected": ""},
+            "InitCommit": {"ID": "", "Expected": ""},
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+            "Warnings": None,
+        }
+    )
+
+
+def _operating_system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return "Linux"
+
+
+def _filesystem(path: Path) -> str:
+    """The type of the file system that holds `path`, from its entry in /proc/self/mountinfo."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[2] == wanted:
+            return fields[fields.index("-") + 1]
+    return "unknown"
+
+
+@routes.get("/events")
+async def events(call: Call) -> web.StreamResponse:
+    filters = call.filters()
+    known = {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope"}
+    unknown = set(filters) - known - {"secret", "service", "type", "volume"}
+    if unknown:
+        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
+    since, until = _moment(call, "since"), _moment(call, "until")
+    stream = await JsonStream(call).open()
+    async for event in call.services.events.subscribe(lambda event: _wanted(event, filters), since, until):
+        await stream.send(event)
+    return await stream.close()
+
+
+def _moment(call: Call, name: str) -> int | None:
+    text = call.text(name)
+    try:
+        return timestamps.parse_relative(text) if text else None
+    except ValueError:
+        raise InvalidParameter(f'failed to parse value as time or duration: "{text}"') from None
+
+
+def _wanted(event: Event, filters: dict[str, list[str]]) -> bool:
+    actor = event["Actor"]
+    attributes = actor["Attributes"]
+    for name, values in filters.items():
+        if name == "type":
+            fits = event["Type"] in values
+        elif name == "event":
+            fits = any(
+                event["Action"] == value or event["Action"].startswith(f"{value}:") for value in values
+            )
+        elif name == "label":
+            fits = all(has_label(attributes, value) for value in values)
+        elif name == "scope":
+            fits = event["scope"] in values
+        elif name == "image" and event["Type"] == "container":
+            fits = any(
+                attributes.get("image", "").partition(":")[0] == value.partition(":")[0] for value in values
+            )
+        else:
+            fits = event["Type"] == name and any(
+                actor["ID"].startswith(value) or attributes.get("name") == value.removeprefix("/")
+                for value in values
+            )
+        if not fits:
+            return False
+    return True
+
+
+@routes.get("/system/df")
+async def disk_use(call: Call) -> web.StreamResponse:
+    services = call.services
+    wanted = set(call.texts("type")) or {"container", "image", "volume", "build-cache"}
+    found: Json = {"LayersSize": 0, "BuildCache": [], "BuilderSize": 0}
+    if "image" in wanted:
+        images = listing.summaries(services.images, {}, shared_size=True, containers=True)
+        layers = {diff_id for image in services.images.list() for diff_id in image.diff_ids}
+        found["LayersSize"] = sum(layer.size for diff_id in layers if (layer := services.layers.get(diff_id)))
+        found["Images"] = images
+    if "container" in wanted:
+        records = services.containers.records.all()
+        found["Containers"] = [inspection.summary(each, services.containers, size=True) for each in records]
+    if "volume" in wanted:
+        found["Volumes"] = [
+            volume.inspect()
+            | {
+                "UsageData": {
+                    "RefCount": len(services.containers.users_of_volume(volume.name)),
+                    "Size": volume.usage(),
+                }
+            }
+            for volume in services.volumes.list()
+        ]
+    return answer(found)
+
+
+@routes.post("/auth")
+async def login(call: Call) -> web.StreamResponse:
+    credentials = await call.body()
+    try:
+        await call.services.registry.login(credentials.get("serveraddress") or "docker.io", credentials)
+    except RegistryError as error:
+        raise Unauthorized(f"login attempt failed: {error}") from error
+    return answer({"Status": "Login Succeeded", "IdentityToken": ""})

@@ -1,0 +1,166 @@
+"""One engine: its nouns put together, served on its socket, and taken apart again.
+
+    spawner (forked before all of this) ── database ── stores ── networks ── containers ── routes ── socket
+
+Nothing in memory that the next engine can't rebuild: `start` reads the database, takes up the running
+containers and sweeps what a crash has left; `stop` lets go of them without ending any.
+"""
+
+import logging
+import secrets
+import socket
+from pathlib import Path
+
+from aiohttp import web
+
+from dockmagic_runtime.api import containers as containers_api
+from dockmagic_runtime.api import execs as execs_api
+from dockmagic_runtime.api import extensions as extensions_api
+from dockmagic_runtime.api import images as images_api
+from dockmagic_runtime.api import networks as networks_api
+from dockmagic_runtime.api import system as system_api
+from dockmagic_runtime.api import volumes as volumes_api
+from dockmagic_runtime.api.router import Router
+from dockmagic_runtime.api.services import Services
+from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.containers.execs import Execs
+from dockmagic_runtime.containers.record import Records
+from dockmagic_runtime.containers.store import Containers
+from dockmagic_runtime.errors import SystemFailure
+from dockmagic_runtime.events import EventBus
+from dockmagic_runtime.images.pull import Puller
+from dockmagic_runtime.images.store import ImageStore, Use
+from dockmagic_runtime.networks.store import Networks
+from dockmagic_runtime.process.spawner import Spawner
+from dockmagic_runtime.registry.client import Registry
+from dockmagic_runtime.storage.content import ContentStore
+from dockmagic_runtime.storage.database import Database
+from dockmagic_runtime.storage.layers import LayerStore
+from dockmagic_runtime.storage.snapshots import SnapshotStore
+from dockmagic_runtime.volumes.store import VolumeStore
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """See the module. `start` once, `stop` once."""
+
+    def __init__(self, config: EngineConfig, spawner: Spawner) -> None:
+        root = config.data_root
+        self._spawner = spawner
+        database = self._database = Database(root / "engine.db")
+        events = EventBus()
+        content, layers = ContentStore(root / "images"), LayerStore(root / "layers")
+        images = ImageStore(database, content, layers)
+        registry = Registry(config)
+        snapshots = SnapshotStore(root / "containers", layers)
+        records = Records(database)
+        networks = Networks(database, config, events.publish)
+
+        def users_of_volume(name: str) -> list[str]:
+            return containers.users_of_volume(name)
+
+        volumes = VolumeStore(database, root / "volumes", users_of_volume, events.publish)
+        containers = Containers(
+            config, database, images, snapshots, volumes, networks, spawner, events, records
+        )
+        images.in_use = lambda image_id: [
+            Use(container.id, container.state.running)
+            for container in records.all()
+            if container.image == image_id
+        ]
+        images.held_layers = lambda: {layer for container in records.all() for layer in container.layers}
+        images.publish_event = lambda action, image_id, attributes: events.publish(
+            "image", action, image_id, dict(attributes)
+        )
+        self.services = Services(
+            id=self._identity(),
+            config=config,
+            events=events,
+            content=content,
+            layers=layers,
+            snapshots=snapshots,
+            images=images,
+            puller=Puller(images, registry),
+            volumes=volumes,
+            networks=networks,
+            containers=containers,
+            execs=Execs(containers, events),
+            registry=registry,
+        )
+        self._runner: web.ServerRunner | None = None
+
+    def _identity(self) -> str:
+        """A name for this engine that stays the same over restarts (`docker info`'s ID)."""
+        self._database.migrate("engine", "CREATE TABLE engine (id TEXT)")
+        row = self._database.one("SELECT id FROM engine")
+        if row:
+            return str(row["id"])
+        with self._database.transaction() as connection:
+            identity = secrets.token_hex(16)
+            connection.execute("INSERT INTO engine VALUES (?)", (identity,))
+        return identity
+
+    async def start(self) -> None:
+        """Take up what runs, then serve."""
+        services = self.services
+        services.content.sweep()
+        services.layers.sweep()
+        await services.containers.restore()
+        self._runner = web.ServerRunner(
+            web.Server(
+                Router(
+                    services,
+                    containers_api.routes,
+                    execs_api.routes,
+                    extensions_api.routes,
+                    images_api.routes,
+                    networks_api.routes,
+                    system_api.routes,
+                    volumes_api.routes,
+                ),
+                access_log=None,
+                # Idle clients of a local socket cost nothing; docker-py keeps its connections for long.
+                keepalive_timeout=3600,
+            )
+        )
+        await self._runner.setup()
+        await web.SockSite(self._runner, _listen(services.config.socket_path)).start()
+
+    async def stop(self) -> None:
+        """Stop serving and let go. Containers go on; what no running container needs is taken away."""
+        services = self.services
+        services.config.socket_path.unlink(missing_ok=True)
+        if self._runner:
+            await self._runner.cleanup()
+        await services.containers.let_go()
+        await services.networks.stop()
+        await services.registry.close()
+        self._spawner.close()
+        self._database.close()
+        self._remove_empty(services.config.run_root)
+
+    @staticmethod
+    def _remove_empty(run_root: Path) -> None:
+        for directory in (run_root / "shims", run_root / "netns", run_root):
+            try:
+                directory.rmdir()
+            except OSError:
+                log.debug("%s stays: it is in use", directory)
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket that only its owner and group may use. One of a dead engine is replaced."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(temporary))
+    except OSError as error:
+        raise SystemFailure(f"cannot listen on {path}: {error.strerror or error}") from error
+    temporary.chmod(0o660)
+    listener.listen(512)
+    # A client finds either the old socket or one that already listens.
+    temporary.rename(path)
+    return listener
