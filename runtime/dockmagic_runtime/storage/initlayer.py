@@ -59,7 +59,13 @@ class InitLayers:
                 (temporary / path).chmod(mode)
                 os.utime(temporary / path, ns=(mtime, mtime))
         temporary.chmod(0o755)
-        temporary.rename(target)
+        try:
+            temporary.rename(target)
+        except OSError:
+            # Another store of the same engine was faster, and made the same.
+            if not target.exists():
+                raise
+            shutil.rmtree(temporary)
         return target
 
 

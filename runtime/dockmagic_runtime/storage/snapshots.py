@@ -82,6 +82,10 @@ class SnapshotStore:
         record = self._record(key)
         return self._rootfs(key, self._lower(record["diff_ids"]), record["host"], record["init"])
 
+    def layer(self, diff_id: str) -> Layer | None:
+        """A committed layer, or None if it is not here."""
+        return self._layers.get(diff_id)
+
     def upper(self, key: str) -> Path:
         """Where the snapshot's changes are."""
         return self._root / key / "upper"

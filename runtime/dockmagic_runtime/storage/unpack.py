@@ -13,9 +13,10 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
 from dockmagic_runtime.kernel import paths
@@ -39,6 +40,12 @@ _DISK_ERRORS = frozenset(
         errno.EACCES,
     }
 )
+
+
+class Content(Protocol):
+    """Where an entry's bytes come from: a TarReader, or a file."""
+
+    def content(self) -> Iterator[memoryview]: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Unpacker:
             self.add(entry, reader)
         self.finish()
 
-    def add(self, entry: tar.Entry, reader: tar.TarReader) -> None:
+    def add(self, entry: tar.Entry, reader: Content) -> None:
         """One entry, its content read from `reader`."""
         path = _inside(entry.name)
         try:
@@ -100,7 +107,7 @@ class Unpacker:
     def __exit__(self, *_: object) -> None:
         self._forget_descriptors()
 
-    def _make(self, path: bytes, entry: tar.Entry, reader: tar.TarReader) -> None:
+    def _make(self, path: bytes, entry: tar.Entry, reader: Content) -> None:
         owner = self._owner or (entry.uid, entry.gid)
         if not path:
             if entry.kind == tar.DIRECTORY:
@@ -132,7 +139,7 @@ class Unpacker:
         name: bytes,
         entry: tar.Entry,
         owner: tuple[int, int],
-        reader: tar.TarReader,
+        reader: Content,
     ) -> None:
         mode = entry.mode
         try:
@@ -332,7 +339,7 @@ def _write(fd: int, data: memoryview) -> None:
         data = data[written:]
 
 
-def _write_sparse(fd: int, entry: tar.Entry, reader: tar.TarReader) -> None:
+def _write_sparse(fd: int, entry: tar.Entry, reader: Content) -> None:
     os.ftruncate(fd, entry.size)
     segments = iter(entry.sparse or ())
     room = 0

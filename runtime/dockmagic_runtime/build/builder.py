@@ -1,0 +1,244 @@
+"""`docker build`: a context and a Dockerfile become an image.
+
+    text ─parser─> nodes ─instructions─> typed ─planner─> stages ─stage─> states ──> one image record
+
+Everything in the making is under `<data_root>/build/<build id>`. The image exists from one transaction at the
+end on. A build that fails, is interrupted or killed leaves the cache records of the steps that were done,
+and nothing else: no process, no mount, no network, no file that `sweep` would not remove.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dockmagic_runtime.build.cache import BuildCache
+from dockmagic_runtime.build.context import drop_ignored, read_text, unpack_context
+from dockmagic_runtime.build.ignore import Ignore
+from dockmagic_runtime.build.instructions import Arg, Instruction, typed
+from dockmagic_runtime.build.options import BuildOptions
+from dockmagic_runtime.build.parser import parse
+from dockmagic_runtime.build.planner import SCRATCH, Plan, plan
+from dockmagic_runtime.build.planner import Stage as PlannedStage
+from dockmagic_runtime.build.progress import Progress
+from dockmagic_runtime.build.run import Runner
+from dockmagic_runtime.build.stage import PREDEFINED_ARGUMENTS, Stage, Surroundings, in_thread
+from dockmagic_runtime.build.state import State
+from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.images.image import Image
+from dockmagic_runtime.images.pull import Puller
+from dockmagic_runtime.images.store import ImageStore
+from dockmagic_runtime.kernel.cgroups import Cgroup
+from dockmagic_runtime.networks.store import Networks
+from dockmagic_runtime.oci.image import Platform
+from dockmagic_runtime.oci.reference import parse_reference
+from dockmagic_runtime.process.spawner import Spawner
+from dockmagic_runtime.storage.database import Database
+from dockmagic_runtime.storage.layers import LayerStore
+from dockmagic_runtime.storage.overlay import Rootfs
+from dockmagic_runtime.storage.snapshots import SnapshotStore
+
+Json = dict[str, Any]
+
+
+class Builder:
+    """All builds of one engine. `held_layers` is for ImageStore: what the cache keeps."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        database: Database,
+        layers: LayerStore,
+        images: ImageStore,
+        puller: Puller,
+        networks: Networks,
+        spawner: Spawner,
+    ) -> None:
+        self._config = config
+        self._layers, self._images, self._puller = layers, images, puller
+        self._networks, self._spawner = networks, spawner
+        self._root = config.data_root / "build"
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._root.chmod(0o700)
+        self.cache = BuildCache(database)
+
+    def held_layers(self) -> set[str]:
+        """Diff IDs that must stay though no image has them."""
+        return self.cache.layers()
+
+    def sweep(self) -> None:
+        """End and remove what builds left that were killed with the engine. Call once, at start."""
+        for build in self._root.iterdir():
+            for step in (build / "steps").glob("*/upper"):
+                group = Cgroup.open(f"{self._config.cgroup_parent}/{step.parent.name}")
+                if group.exists():
+                    group.remove(kill=True)
+            shutil.rmtree(build)
+
+    async def prune(self) -> Json:
+        """Forget the cache; layers that no image has go. Returns Docker's answer to POST /build/prune."""
+        kept = {diff_id for image in self._images.list() for diff_id in image.diff_ids}
+        found = (self._layers.get(diff_id) for diff_id in self.cache.layers() - kept)
+        space = sum(layer.size for layer in found if layer)
+        keys = self.cache.clear()
+        await self._images.collect()
+        return {"CachesDeleted": keys, "SpaceReclaimed": space}
+
+    async def build(self, context: BinaryIO, options: BuildOptions, emit: Callable[[Json], None]) -> str:
+        """Build from a context tar, compressed or not; returns the image's ID.
+
+        Nothing is emitted before the Dockerfile is known to make sense, so that an error until then can be
+        the whole answer. Raises InvalidParameter, NotFound, StepFailed (with the exit code), SystemFailure.
+        An interrupt kills the running step and waits for it; the steps done before stay cached.
+        """
+        build_id = secrets.token_hex(32)
+        directory = self._root / build_id
+        try:
+            async with self._images.adding():
+                await in_thread(unpack_context, context, directory / "context")
+                return await _Build(self, build_id, directory, options, emit).run()
+        finally:
+            if directory.exists():
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory))
+
+
+class _Build:
+    """One build while it runs."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        build_id: str,
+        directory: Path,
+        options: BuildOptions,
+        emit: Callable[[Json], None],
+    ) -> None:
+        self._builder = builder
+        self._id = build_id
+        self._directory = directory
+        self._options = options
+        self._emit = emit
+        self._images = builder._images
+        self._given = {name: value for name, value in options.build_arguments.items() if value is not None}
+        self._platform = Platform.parse(options.platform) if options.platform else Platform.host()
+        self._states: dict[int, State] = {}
+
+    async def run(self) -> str:
+        references = [parse_reference(tag) for tag in self._options.tags]
+        instructions = await in_thread(self._read)
+        planned = plan(instructions, self._given, self._options.target)
+        progress = Progress(self._emit, planned.total, quiet=self._options.quiet)
+        builder = self._builder
+        runner = Runner(self._id, builder._config, builder._networks, builder._spawner, self._options.limits)
+        steps = self._directory / "steps"
+        snapshots = SnapshotStore(steps, builder._layers)
+        try:
+            for stage in planned.stages:
+                around = Surroundings(
+                    snapshots,
+                    steps,
+                    builder.cache,
+                    runner,
+                    self._directory / "context",
+                    self._given,
+                    dict(planned.arguments),
+                    self._options.no_cache,
+                    self._trees(stage, snapshots),
+                )
+                self._states[stage.index] = await self._stage(stage, around, progress)
+        finally:
+            await asyncio.shield(runner.close())
+        state = self._labelled(self._states[planned.stages[-1].index])
+        self._warn_of_unused(planned, instructions, progress)
+        image = self._images.add(state.serialized, state.diff_ids, references, origin="built")
+        progress.done(image.id, [reference.familiar() for reference in references])
+        return image.id
+
+    def _read(self) -> list[Instruction]:
+        """The Dockerfile's instructions; and the context freed of what it ignores."""
+        context = self._directory / "context"
+        name = self._options.dockerfile
+        text = read_text(context, name)
+        if text is None:
+            raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
+        ignored = read_text(context, f"{name}.dockerignore") or read_text(context, ".dockerignore")
+        if ignored:
+            drop_ignored(context, Ignore.parse(ignored))
+        return [typed(node) for node in parse(text)]
+
+    async def _stage(self, planned: PlannedStage, around: Surroundings, progress: Progress) -> State:
+        progress.begin(planned.start)
+        state, size = await self._base(planned)
+        triggers = state.config.get("OnBuild") or []
+        state = state.with_config(OnBuild=None)
+        progress.base("" if planned.base == SCRATCH else state.short_id, size)
+        stage = Stage(state, around, progress)
+        progress.grow(len(triggers))
+        for text in triggers:
+            await stage.step(typed(parse(text)[0]))
+        for instruction in planned.steps:
+            await stage.step(instruction)
+        return stage.state
+
+    async def _base(self, planned: PlannedStage) -> tuple[State, int]:
+        if isinstance(planned.base, int):
+            state = self._states[planned.base]
+            return State(state.document), sum(self._size(diff_id) for diff_id in state.diff_ids)
+        if planned.base == SCRATCH:
+            return State.scratch(self._platform), 0
+        image = await self._image(planned.base, planned.start.platform)
+        return State.of_image(image.config), image.size
+
+    async def _image(self, name: str, platform: str | None = None) -> Image:
+        """An image by name or ID, pulled if it is not here or if asked to."""
+        text = platform or self._options.platform
+        wanted = Platform.parse(text) if text else None
+        image = None
+        if not self._options.pull:
+            with contextlib.suppress(NotFound):
+                image = self._images.get(name)
+        if image is None or (wanted and not wanted.accepts(image.platform)):
+            reference = parse_reference(name)
+            auth = self._options.auths.get(reference.domain)
+            image = await self._puller(reference, wanted, auth)
+        if image.host:
+            raise InvalidParameter("'host' is the machine's own file system and can't be built on")
+        return image
+
+    async def _puller(
+        self, reference: Any, platform: Platform | None, auth: Mapping[str, Any] | None
+    ) -> Image:
+        return await self._builder._puller.pull(reference, platform, auth, self._emit)
+
+    def _trees(self, planned: PlannedStage, snapshots: SnapshotStore) -> Callable[[str], Any]:
+        async def tree_of(name: str) -> Rootfs:
+            meant = planned.copies[name]
+            if isinstance(meant, int):
+                return snapshots.view(self._states[meant].diff_ids)
+            return snapshots.view((await self._image(meant)).diff_ids)
+
+        return tree_of
+
+    def _labelled(self, state: State) -> State:
+        """`--label`, as a last step without files."""
+        labels = dict(self._options.labels)
+        if not labels:
+            return state
+        told = f"LABEL {' '.join(f'{key}={value}' for key, value in sorted(labels.items()))}"
+        merged = state.with_config(Labels={**(state.config.get("Labels") or {}), **labels})
+        return merged.after(f"/bin/sh -c #(nop)  {told}", state.document.get("created") or "", None)
+
+    def _size(self, diff_id: str) -> int:
+        layer = self._builder._layers.get(diff_id)
+        return layer.size if layer else 0
+
+    def _warn_of_unused(self, planned: Plan, instructions: list[Instruction], progress: Progress) -> None:
+        declared = {name for each in instructions if isinstance(each, Arg) for name, _ in each.defaults}
+        unused = sorted(set(self._given) - declared - PREDEFINED_ARGUMENTS)
+        if unused:
+            progress.warn(f"One or more build-args {json.dumps(unused)} were not consumed")

@@ -1,0 +1,235 @@
+"""What a build reads: the client's context, an earlier stage, another image; each a directory tree.
+
+A Tree finds the sources of COPY and ADD in it and gives their entries, for copying and for their checksum
+alike, so that the cache key is of exactly what would be copied. Paths are resolved inside the tree only.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dockmagic_runtime.build.ignore import Ignore, component
+from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.kernel import paths
+from dockmagic_runtime.storage import overlayform, tar
+from dockmagic_runtime.storage.compression import decompress
+from dockmagic_runtime.storage.unpack import Unpacker, remove_tree
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_KINDS = {file_type: kind for kind, file_type in tar.FILE_TYPES.items()}
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """The bytes of a file, when they are asked for."""
+
+    directory: int
+    name: bytes
+
+    def content(self) -> Iterator[memoryview]:
+        fd = os.open(self.name, _FILE, dir_fd=self.directory)
+        try:
+            while data := os.read(fd, _CHUNK):
+                yield memoryview(data)
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to copy: `directory` (a descriptor) and `name` in it; of a directory the contents are meant."""
+
+    directory: int
+    name: bytes
+    is_directory: bool
+
+
+def unpack_context(stream: BinaryIO, directory: Path) -> None:
+    """A context tar, compressed or not, into the new `directory`. Raises InvalidParameter."""
+    directory.mkdir(parents=True)
+    with _open(directory) as root, decompress(stream) as plain, Unpacker(root) as unpacker:
+        unpacker.unpack(tar.TarReader(tar.chunks_of(plain.read)))
+
+
+def read_text(directory: Path, name: str) -> str | None:
+    """A small file of the context, or None. Raises InvalidParameter for what leads out or is no text."""
+    with _open(directory) as root:
+        try:
+            fd = paths.open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with os.fdopen(fd, "rb") as file:
+            try:
+                return file.read(1 << 22).decode()
+            except UnicodeDecodeError:
+                raise InvalidParameter(f"{name} is not UTF-8 text") from None
+
+
+def drop_ignored(directory: Path, ignore: Ignore) -> None:
+    """Delete what `.dockerignore` excludes."""
+    with _open(directory) as root:
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            fd = paths.openat2(root, path or ".", _DIRECTORY, paths.RESOLVE_NO_SYMLINKS)
+            try:
+                for name in overlayform.names(fd):
+                    child = f"{path}/{os.fsdecode(name)}" if path else os.fsdecode(name)
+                    is_directory = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+                    excluded = ignore.excludes(child)
+                    if excluded and not (is_directory and ignore.takes_back):
+                        remove_tree(fd, name)
+                    elif is_directory:
+                        pending.append(child)
+            finally:
+                os.close(fd)
+
+
+class Tree:
+    """A directory tree to copy from; a context manager, as it keeps descriptors open."""
+
+    def __init__(self, root: int) -> None:
+        self._root = os.open(".", _DIRECTORY, dir_fd=root)
+        self._opened = [self._root]
+
+    def __enter__(self) -> "Tree":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._opened:
+            with suppress(OSError):
+                os.close(fd)
+
+    def find(self, pattern: str) -> list[Source]:
+        """What a source argument names, wildcards expanded, by name. Raises InvalidParameter if nothing."""
+        parts = [part for part in pattern.split("/") if part not in ("", ".")]
+        if _climbs(parts):
+            raise InvalidParameter(f"forbidden path outside the build context: {pattern} ()")
+        found = [""]
+        for part in parts:
+            if re.search(r"[*?[\\]", part):
+                found = [match for above in found for match in self._matching(above, part)]
+            else:
+                found = [f"{above}/{part}" for above in found]
+        sources = [source for path in found if (source := self._source(path))]
+        if not sources:
+            raise InvalidParameter(
+                f"file not found in build context or excluded by .dockerignore: stat {pattern}: file does not exist"
+            )
+        return sources
+
+    def _matching(self, above: str, pattern: str) -> list[str]:
+        try:
+            fd = paths.open_in_root(self._root, above or "/", _DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            wanted = re.compile(component(pattern), re.DOTALL)
+            names = sorted(os.fsdecode(name) for name in overlayform.names(fd))
+            return [f"{above}/{name}" for name in names if wanted.fullmatch(name)]
+        finally:
+            os.close(fd)
+
+    def _source(self, path: str) -> Source | None:
+        """A link that is named itself is followed, inside the tree."""
+        try:
+            fd = paths.open_in_root(self._root, path or "/", os.O_PATH)
+            try:
+                is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+                real = Path(f"/proc/self/fd/{fd}").readlink()
+            finally:
+                os.close(fd)
+            if is_directory:
+                directory = paths.open_in_root(self._root, path or "/", _DIRECTORY)
+                self._opened.append(directory)
+                return Source(directory, os.fsencode(Path(path).name), True)
+            top = Path(f"/proc/self/fd/{self._root}").readlink()
+            above = real.relative_to(top).parent
+            directory = paths.open_in_root(self._root, str(above), _DIRECTORY)
+            self._opened.append(directory)
+            return Source(directory, os.fsencode(real.name), False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+Content = tuple[tar.Entry, FileContent]
+
+
+def entries(source: Source, mode: int | None = None) -> Iterator[Content]:
+    """The entries of a source, named relative to it (a file by its own name); owners are left out.
+
+    `mode` instead of each file's own. Sockets are left out.
+    """
+    if not source.is_directory:
+        yield from _entry(source.directory, source.name, source.name, mode)
+        return
+    for name in sorted(overlayform.names(source.directory)):
+        yield from _entry(source.directory, name, name, mode)
+
+
+def _entry(directory: int, name: bytes, as_name: bytes, mode: int | None) -> Iterator[Content]:
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind is None:
+        return
+    permissions = stat.S_IMODE(status.st_mode) if mode is None else mode
+    entry = tar.Entry(as_name, kind, permissions, size=status.st_size, mtime_ns=status.st_mtime_ns)
+    if kind == tar.SYMLINK:
+        entry.link = os.readlink(name, dir_fd=directory)
+    elif kind in (tar.CHARACTER, tar.BLOCKDEV):
+        entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
+    if kind != tar.DIRECTORY:
+        if kind != tar.REGULAR:
+            entry.size = 0
+        yield entry, FileContent(directory, name)
+        return
+    entry.size = 0
+    yield entry, FileContent(directory, name)
+    fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        for child in sorted(overlayform.names(fd)):
+            yield from _entry(fd, child, as_name + b"/" + child, mode)
+    finally:
+        os.close(fd)
+
+
+def checksum(sources: Sequence[Source], mode: int | None) -> str:
+    """Of everything that a COPY of `sources` depends on: names, kinds, modes, contents, and not times."""
+    total = hashlib.sha256()
+    for source in sources:
+        total.update(b"D" if source.is_directory else b"F")
+        for entry, file in entries(source, mode):
+            entry.mtime_ns = 0
+            total.update(tar.header(entry))
+            if entry.kind == tar.REGULAR:
+                content = hashlib.sha256()
+                for data in file.content():
+                    content.update(data)
+                total.update(content.digest())
+    return total.hexdigest()
+
+
+def _climbs(parts: list[str]) -> bool:
+    depth = 0
+    for part in parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return False
+
+
+@contextmanager
+def _open(directory: Path) -> Iterator[int]:
+    fd = os.open(directory, _DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,114 @@
+"""COPY and ADD: sources into the merged tree of a stage.
+
+Docker's rules: several sources or a directory need a directory as target; of a directory its contents are
+copied; missing directories are made 0755; everything belongs to root unless `--chown` says otherwise.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+
+from dockmagic_runtime.build.context import FileContent, Source, entries
+from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.kernel import paths
+from dockmagic_runtime.storage import tar
+from dockmagic_runtime.storage.compression import decompress
+from dockmagic_runtime.storage.unpack import Unpacker
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def copy(
+    sources: Sequence[Source],
+    root: int,
+    target: str,
+    *,
+    owner: tuple[int, int] = (0, 0),
+    mode: int | None = None,
+    unpack: bool = False,
+) -> None:
+    """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter."""
+    is_directory = target.endswith("/") or os.path.basename(target) == "." or len(sources) > 1
+    for source in sources:
+        if unpack and not source.is_directory and _is_archive(source):
+            _extract(source, root, target)
+        elif source.is_directory or is_directory or _is_directory(root, target):
+            with_name = _Directory(root, target, owner)
+            with_name.fill(source, mode)
+        else:
+            above, _, name = target.rstrip("/").rpartition("/")
+            _Directory(root, above, owner).fill(source, mode, as_name=os.fsencode(name))
+
+
+def make_directory(root: int, path: str, owner: tuple[int, int] = (0, 0)) -> int:
+    """A descriptor of the directory at `path`, made with those above it where missing, by `owner`."""
+    try:
+        return paths.open_in_root(root, path or "/", _DIRECTORY)
+    except FileNotFoundError:
+        above = path.rstrip("/").rpartition("/")[0]
+        os.close(make_directory(root, above, owner))
+        made = paths.make_in_root(root, path, directory=True)
+        try:
+            fd = os.open(".", _DIRECTORY, dir_fd=made)
+        finally:
+            os.close(made)
+        os.fchmod(fd, 0o755)
+        os.fchown(fd, *owner)
+        return fd
+    except NotADirectoryError:
+        raise InvalidParameter(f"cannot copy to non-directory: {path}") from None
+
+
+class _Directory:
+    """A target directory, filled from sources."""
+
+    def __init__(self, root: int, path: str, owner: tuple[int, int]) -> None:
+        self._root, self._path, self._owner = root, path, owner
+
+    def fill(self, source: Source, mode: int | None, as_name: bytes | None = None) -> None:
+        fd = make_directory(self._root, self._path, self._owner)
+        try:
+            with Unpacker(fd, owner=self._owner) as unpacker:
+                for entry, file in entries(source, mode):
+                    if as_name is not None:
+                        entry.name = as_name
+                    unpacker.add(entry, file)
+                unpacker.finish()
+        finally:
+            os.close(fd)
+
+
+def _is_directory(root: int, path: str) -> bool:
+    try:
+        fd = paths.open_in_root(root, path, os.O_PATH)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        return stat.S_ISDIR(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+
+
+def _is_archive(source: Source) -> bool:
+    """Whether the file is a tar, compressed or not: its content decides, as in Docker."""
+    try:
+        with _opened(source) as stream:
+            return next(iter(tar.TarReader(tar.chunks_of(stream.read, 1 << 16))), None) is not None
+    except (InvalidParameter, OSError, EOFError, ValueError):
+        # Not a tar, or one so broken that Docker too would copy it as it is.
+        return False
+
+
+def _extract(source: Source, root: int, target: str) -> None:
+    fd = make_directory(root, target)
+    try:
+        with _opened(source) as stream, Unpacker(fd) as unpacker:
+            unpacker.unpack(tar.TarReader(tar.chunks_of(stream.read)))
+    finally:
+        os.close(fd)
+
+
+def _opened(source: Source):  # type: ignore[no-untyped-def]
+    content = FileContent(source.directory, source.name)
+    fd = os.open(content.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=content.directory)
+    return decompress(os.fdopen(fd, "rb"))

@@ -1,0 +1,315 @@
+"""Typed instructions: each Node checked and taken apart, nothing expanded yet.
+
+Variables are expanded when a step is reached, for only then its environment is known. Sentences are Docker's.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dockmagic_runtime.build import words
+from dockmagic_runtime.build.parser import Node
+from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
+
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What all have: where it is from."""
+
+    node: Node
+
+    @property
+    def line(self) -> int:
+        return self.node.line
+
+
+@dataclass(frozen=True)
+class From(Instruction):
+    """`FROM image AS name`; `image` may be an earlier stage, or `scratch`."""
+
+    image: str
+    name: str | None
+    platform: str | None
+
+
+@dataclass(frozen=True)
+class Arg(Instruction):
+    """`ARG name=default …`; None where there is no default."""
+
+    defaults: tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True)
+class Pairs(Instruction):
+    """`ENV` and `LABEL`: names and values as written."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Command(Instruction):
+    """`RUN`, `CMD`, `ENTRYPOINT`: `exec` for the JSON form, else `shell` is the line for the shell."""
+
+    shell: str | None
+    exec: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Copy(Instruction):
+    """`COPY` and `ADD`. `stage` is `--from`; `unpack` says that archives are unpacked (`ADD`)."""
+
+    sources: tuple[str, ...]
+    target: str
+    stage: str | None
+    chown: str | None
+    chmod: int | None
+    unpack: bool
+
+
+@dataclass(frozen=True)
+class Words(Instruction):
+    """`EXPOSE` and `VOLUME`: several arguments."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Text(Instruction):
+    """`WORKDIR`, `USER`, `STOPSIGNAL`, `MAINTAINER`, `ONBUILD`: one argument."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Shell(Instruction):
+    """`SHELL`: what the shell form runs in."""
+
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Healthcheck(Instruction):
+    """`HEALTHCHECK`, as Docker's image config has it; durations in nanoseconds."""
+
+    test: tuple[str, ...] | None
+    shell: str | None
+    options: tuple[tuple[str, int], ...]
+
+
+def typed(node: Node) -> Instruction:
+    """The instruction of a Node. Raises DockerfileError with line and column."""
+    make = _MAKERS.get(node.name)
+    if make is None:
+        raise node.error(f"unknown instruction: {node.name}")
+    if not node.text and node.name not in ("CMD", "ENTRYPOINT"):
+        raise node.error(f"{node.name} requires at least one argument")
+    try:
+        return make(node)
+    except NotImplementedHere:
+        raise
+    except InvalidParameter as error:
+        raise error if getattr(error, "line", None) else node.error(str(error)) from None
+
+
+def _flags(node: Node, *known: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in node.flags:
+        if name not in known:
+            if (node.name, name) in _LATER:
+                raise NotImplementedHere(
+                    f"line {node.line}: {node.name} --{name} is not supported by this builder"
+                )
+            raise node.error(f"unknown flag: --{name}")
+        if name in found:
+            raise node.error(f"duplicate flag specified: --{name}")
+        found[name] = value
+    return found
+
+
+_LATER = {("RUN", name) for name in ("mount", "network", "security", "device")} | {
+    (copy, name)
+    for copy in ("COPY", "ADD")
+    for name in ("link", "parents", "exclude", "checksum", "keep-git-dir", "unpack")
+}
+
+
+def _from(node: Node) -> From:
+    flags = _flags(node, "platform")
+    parts = node.text.split()
+    if len(parts) == 1:
+        return From(node, parts[0], None, flags.get("platform"))
+    if len(parts) != 3 or parts[1].lower() != "as":
+        raise node.error("FROM requires either one or three arguments")
+    name = parts[2].lower()
+    if not _STAGE_NAME.fullmatch(name):
+        raise node.error(
+            f'invalid name for build stage: "{parts[2]}", name can\'t start with a number or contain symbols'
+        )
+    return From(node, parts[0], name, flags.get("platform"))
+
+
+def _arg(node: Node) -> Arg:
+    _flags(node)
+    defaults: list[tuple[str, str | None]] = []
+    for word in words.tokens(node.text, node.escape):
+        name, equals, value = word.partition("=")
+        if not name:
+            raise node.error("ARG names can not be blank")
+        defaults.append((name, value if equals else None))
+    return Arg(node, tuple(defaults))
+
+
+def _pairs(node: Node) -> Pairs:
+    _flags(node)
+    pieces = words.tokens(node.text, node.escape)
+    if "=" not in pieces[0]:
+        # The old form, `ENV name the whole rest`.
+        name, _, value = node.text.partition(" ")
+        if not value.strip():
+            raise node.error(f"{node.name} must have two arguments")
+        return Pairs(node, ((name, value.strip()),))
+    pairs: list[tuple[str, str]] = []
+    for piece in pieces:
+        name, equals, value = piece.partition("=")
+        if not equals:
+            raise node.error(f"Syntax error - can't find = in {piece!r}. Must be of the form: name=value")
+        if not name:
+            raise node.error(f"{node.name} names can not be blank")
+        pairs.append((name, value))
+    return Pairs(node, tuple(pairs))
+
+
+def _command(node: Node) -> Command:
+    _flags(node)
+    argv = _json_list(node.text)
+    if argv is not None:
+        return Command(node, None, argv)
+    if node.name == "RUN" and re.match(r"<<-?[\"']?\w", node.text):
+        raise NotImplementedHere(f"line {node.line}: here-documents are not supported by this builder")
+    return Command(node, node.text or None)
+
+
+def _json_list(text: str) -> tuple[str, ...] | None:
+    """The exec form; what is no JSON list of strings is the shell form, brackets or not."""
+    if not text.startswith("["):
+        return None
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return None
+    return (
+        tuple(parsed) if isinstance(parsed, list) and all(isinstance(item, str) for item in parsed) else None
+    )
+
+
+def _copy(node: Node) -> Copy:
+    flags = _flags(node, *(("from",) if node.name == "COPY" else ()), "chown", "chmod")
+    parts = _json_list(node.text) or tuple(words.tokens(node.text, node.escape))
+    if len(parts) < 2:
+        raise node.error(
+            f"{node.name} requires at least two arguments, but only one was provided. Destination could not be determined"
+        )
+    if any(part.startswith("<<") for part in parts[:-1]):
+        raise NotImplementedHere(f"line {node.line}: here-documents are not supported by this builder")
+    if node.name == "ADD" and any(re.match(r"https?://|git@|\S+\.git$", part) for part in parts[:-1]):
+        raise NotImplementedHere(f"line {node.line}: ADD from a URL is not supported by this builder")
+    chmod = flags.get("chmod")
+    if chmod is not None and not re.fullmatch(r"0?[0-7]{3,4}", chmod):
+        raise node.error(
+            f"invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777"
+        )
+    return Copy(
+        node,
+        parts[:-1],
+        parts[-1],
+        flags.get("from"),
+        flags.get("chown"),
+        int(chmod, 8) if chmod else None,
+        node.name == "ADD",
+    )
+
+
+def _words(node: Node) -> Words:
+    _flags(node)
+    listed = _json_list(node.text) if node.name == "VOLUME" else None
+    found = listed if listed is not None else tuple(words.tokens(node.text, node.escape))
+    if not all(found):
+        raise node.error(f"{node.name} specified can not be an empty string")
+    return Words(node, found)
+
+
+def _text(node: Node) -> Text:
+    _flags(node)
+    return Text(node, node.text)
+
+
+def _onbuild(node: Node) -> Text:
+    trigger = node.text.split(None, 1)[0].upper()
+    if trigger == "ONBUILD":
+        raise node.error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+    if trigger in ("FROM", "MAINTAINER"):
+        raise node.error(f"{trigger} isn't allowed as an ONBUILD trigger")
+    return Text(node, node.text)
+
+
+def _shell(node: Node) -> Shell:
+    argv = _json_list(node.text)
+    if not argv:
+        raise node.error("SHELL requires the arguments to be in JSON form")
+    return Shell(node, argv)
+
+
+def _healthcheck(node: Node) -> Healthcheck:
+    flags = _flags(node, "interval", "timeout", "start-period", "start-interval", "retries")
+    kind, _, rest = node.text.partition(" ")
+    if kind.upper() == "NONE":
+        return Healthcheck(node, ("NONE",), None, ())
+    if kind.upper() != "CMD":
+        raise node.error(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)')
+    if not rest.strip():
+        raise node.error("Missing command after HEALTHCHECK CMD")
+    options: list[tuple[str, int]] = []
+    for name, value in flags.items():
+        if name == "retries":
+            if not value.isdigit():
+                raise node.error(f"--retries must be at least 0 (not {value})")
+            options.append(("Retries", int(value)))
+        else:
+            key = "".join(part.capitalize() for part in name.split("-"))
+            options.append((key, _duration(node, value)))
+    argv = _json_list(rest.strip())
+    return Healthcheck(node, ("CMD", *argv) if argv else None, None if argv else rest.strip(), tuple(options))
+
+
+def _duration(node: Node, text: str) -> int:
+    if not _DURATION.fullmatch(text):
+        raise node.error(f'time: invalid duration "{text}"')
+    pieces = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
+    return int(sum(float(number) * _UNITS[unit] for number, unit in pieces))
+
+
+_MAKERS: dict[str, Callable[[Node], Instruction]] = {
+    "FROM": _from,
+    "ARG": _arg,
+    "ENV": _pairs,
+    "LABEL": _pairs,
+    "RUN": _command,
+    "CMD": _command,
+    "ENTRYPOINT": _command,
+    "COPY": _copy,
+    "ADD": _copy,
+    "EXPOSE": _words,
+    "VOLUME": _words,
+    "WORKDIR": _text,
+    "USER": _text,
+    "STOPSIGNAL": _text,
+    "MAINTAINER": _text,
+    "ONBUILD": _onbuild,
+    "SHELL": _shell,
+    "HEALTHCHECK": _healthcheck,
+}

@@ -1,0 +1,151 @@
+"""Instructions that change the config alone: what each does to it, with its variables expanded."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from dockmagic_runtime.build import words
+from dockmagic_runtime.build.instructions import (
+    Arg,
+    Command,
+    Healthcheck,
+    Instruction,
+    Pairs,
+    Shell,
+    Text,
+    Words,
+)
+from dockmagic_runtime.build.state import State
+from dockmagic_runtime.containers.settings import parse_signal
+from dockmagic_runtime.errors import InvalidParameter
+
+_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+
+
+def apply(instruction: Instruction, state: State) -> tuple[State, str]:
+    """The state after it, without history; and the instruction as the history tells it."""
+    if isinstance(instruction, Pairs):
+        return _pairs(instruction, state)
+    if isinstance(instruction, Command):
+        return _command(instruction, state)
+    if isinstance(instruction, Words):
+        return _words(instruction, state)
+    if isinstance(instruction, Shell):
+        return state.with_config(Shell=list(instruction.argv)), f"SHELL {_show(instruction.argv)}"
+    if isinstance(instruction, Healthcheck):
+        return _healthcheck(instruction, state)
+    assert isinstance(instruction, Text)
+    return _text(instruction, state)
+
+
+def declare(
+    instruction: Arg, state: State, given: dict[str, str], outer: dict[str, str]
+) -> tuple[State, str]:
+    """ARG: the value is the client's, else the default, else that of an ARG before the first FROM."""
+    told: list[str] = []
+    for name, default in instruction.defaults:
+        value = given.get(name)
+        if value is None and default is not None:
+            value = expand(instruction, default, state)
+        if value is None:
+            value = outer.get(name)
+        state = state.with_arguments({name: value})
+        told.append(name if value is None else f"{name}={value}")
+    return state, f"ARG {' '.join(told)}"
+
+
+def expand(instruction: Instruction, text: str, state: State) -> str:
+    """One argument with its variables. Raises DockerfileError."""
+    try:
+        return words.expand(text, state.environment, instruction.node.escape)
+    except InvalidParameter as error:
+        raise instruction.node.error(str(error)) from None
+
+
+def _pairs(instruction: Pairs, state: State) -> tuple[State, str]:
+    # All values of one instruction see the environment from before it.
+    pairs = [(expand(instruction, k, state), expand(instruction, v, state)) for k, v in instruction.pairs]
+    told = f"{instruction.node.name} {' '.join(f'{key}={value}' for key, value in pairs)}"
+    if instruction.node.name == "LABEL":
+        return state.with_config(Labels={**(state.config.get("Labels") or {}), **dict(pairs)}), told
+    environment = list(state.config.get("Env") or [])
+    for key, value in pairs:
+        entry = f"{key}={value}"
+        places = [number for number, old in enumerate(environment) if old.partition("=")[0] == key]
+        if places:
+            environment[places[0]] = entry
+        else:
+            environment.append(entry)
+    return state.with_config(Env=environment), told
+
+
+def _command(instruction: Command, state: State) -> tuple[State, str]:
+    name = instruction.node.name
+    if instruction.shell is not None:
+        argv: list[str] | None = [*state.shell, instruction.shell]
+    else:
+        argv = list(instruction.exec) or None
+    told = f"{name} {_show(argv or ())}"
+    if name == "CMD":
+        return state.with_config(Cmd=argv), told
+    # A CMD of the base image was meant for its own entrypoint.
+    return state.with_config(Entrypoint=argv, Cmd=None), told
+
+
+def _words(instruction: Words, state: State) -> tuple[State, str]:
+    found = [word for text in instruction.words for word in expand(instruction, text, state).split()]
+    if instruction.node.name == "VOLUME":
+        volumes = {**(state.config.get("Volumes") or {}), **{word: {} for word in found}}
+        return state.with_config(Volumes=volumes), f"VOLUME [{' '.join(found)}]"
+    ports: dict[str, Any] = dict(state.config.get("ExposedPorts") or {})
+    for word in found:
+        match = _PORT.fullmatch(word)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not match or not 0 < first <= last < 65536:
+            raise instruction.node.error(f"invalid containerPort: {word}")
+        for port in range(first, last + 1):
+            ports[f"{port}/{(match[3] or 'tcp').lower()}"] = {}
+    return state.with_config(ExposedPorts=ports), f"EXPOSE {' '.join(found)}"
+
+
+def _text(instruction: Text, state: State) -> tuple[State, str]:
+    name = instruction.node.name
+    if name == "ONBUILD":
+        triggers = [*(state.config.get("OnBuild") or []), instruction.text]
+        return state.with_config(OnBuild=triggers), f"ONBUILD {instruction.text}"
+    text = expand(instruction, instruction.text, state)
+    if not text:
+        raise instruction.node.error(f"{name} requires exactly one argument")
+    if name == "MAINTAINER":
+        return State({**state.document, "author": text}, state.arguments), f"MAINTAINER {text}"
+    if name == "USER":
+        return state.with_config(User=text), f"USER {text}"
+    if name == "STOPSIGNAL":
+        parse_signal(text)
+        return state.with_config(StopSignal=text), f"STOPSIGNAL {text}"
+    path = absolute(text, state)
+    return state.with_config(WorkingDir=path), f"WORKDIR {path}"
+
+
+def absolute(path: str, state: State) -> str:
+    """`path` in the working directory, without `.` and `..`; a last slash stays."""
+    joined = path if path.startswith("/") else f"{state.config.get('WorkingDir') or '/'}/{path}"
+    parts: list[str] = []
+    for part in joined.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    slash = "/" if parts and (path.endswith("/") or path.rpartition("/")[2] == ".") else ""
+    return "/" + "/".join(parts) + slash
+
+
+def _healthcheck(instruction: Healthcheck, state: State) -> tuple[State, str]:
+    test = list(instruction.test) if instruction.test else ["CMD-SHELL", instruction.shell or ""]
+    check: dict[str, Any] = {"Test": test, **dict(instruction.options)}
+    return state.with_config(Healthcheck=check), instruction.node.original
+
+
+def _show(argv: Sequence[str]) -> str:
+    """As Go prints a list of strings with %q."""
+    return "[" + " ".join(f'"{word}"' for word in argv) + "]"

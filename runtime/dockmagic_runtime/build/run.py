@@ -1,0 +1,179 @@
+"""RUN: one command in a stage's root, through the same process layer as any container, but with no record of it.
+
+A build has one network sandbox, made at its first RUN and shared by the others: it is the steps' own work that
+should take the time. Interrupted, the step's process is killed and awaited before the interrupt goes on.
+"""
+
+import asyncio
+import codecs
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dockmagic_runtime import timestamps
+from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.containers import etcfiles, spec
+from dockmagic_runtime.containers.accounts import read_account_files
+from dockmagic_runtime.containers.record import Container
+from dockmagic_runtime.containers.settings import CONFIG_FIELDS, HOST_CONFIG_FIELDS, complete
+from dockmagic_runtime.errors import NotImplementedHere
+from dockmagic_runtime.networks.sandbox import Sandbox
+from dockmagic_runtime.networks.store import Networks
+from dockmagic_runtime.process.client import Attachment, LogSpec, RunRequest, Shim
+from dockmagic_runtime.process.spawner import Spawner
+from dockmagic_runtime.storage.overlay import Rootfs
+
+Json = dict[str, Any]
+
+_FRAME = struct.Struct(">BxxxI")
+_SIGKILL = 9
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a RUN step runs: argv, the stage's image config, and the variables of this build (`NAME=value`)."""
+
+    id: str
+    argv: Sequence[str]
+    config: Json
+    variables: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Options of `docker build` about its RUN steps."""
+
+    network: str = "bridge"
+    extra_hosts: tuple[str, ...] = ()
+    shm_size: int = 0
+    host_config: tuple[tuple[str, Any], ...] = ()
+    """Memory, CpuShares and the like, as in HostConfig."""
+
+
+class Runner:
+    """Runs the commands of one build. Close it: that gives the network back."""
+
+    def __init__(
+        self, build_id: str, config: EngineConfig, networks: Networks, spawner: Spawner, limits: Limits
+    ) -> None:
+        if limits.network.startswith("container:"):
+            raise NotImplementedHere("a build in the network of a container is not supported by this builder")
+        self._id = build_id
+        self._config, self._networks, self._spawner, self._limits = config, networks, spawner, limits
+        self._sandbox: Sandbox | None = None
+        self._making = asyncio.Lock()
+
+    async def close(self) -> None:
+        """No error if there never was a RUN."""
+        await self._networks.release(self._id)
+        self._sandbox = None
+
+    async def run(self, command: Command, rootfs: Rootfs, bundle: Path, output: Callable[[str], None]) -> int:
+        """The exit code (128+n after signal n). Raises StartFailed if the program could not be executed."""
+        container = self._container(command)
+        network = await self._network(command.id, bundle)
+        files = await asyncio.to_thread(read_account_files, rootfs)
+        around = spec.Surroundings(
+            files.resolve(container.config["User"]),
+            f"{self._config.cgroup_parent}/{command.id}",
+            {"mount": None, "pid": None, "ipc": None, "uts": None, "cgroup": None, **network[0]},
+            network[1],
+        )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        with ours:
+            starting = asyncio.ensure_future(
+                self._spawner.run(
+                    RunRequest(
+                        id=command.id,
+                        bundle=bundle,
+                        config=spec.build(container, around),
+                        rootfs=rootfs,
+                        socket=self._config.run_root / "shims" / f"{command.id[:16]}.sock",
+                        log=LogSpec("none", bundle / "log"),
+                        streams=[Attachment(theirs)],
+                    )
+                )
+            )
+            try:
+                shim = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # It may be starting at this very moment: wait until it can be killed.
+                with contextlib.suppress(Exception):
+                    await _kill(await starting)
+                raise
+            try:
+                await _relay(ours, output)
+                return (await shim.exited).code
+            except BaseException:
+                await _kill(shim)
+                raise
+
+    def _container(self, command: Command) -> Container:
+        config = complete(
+            {
+                **{name: command.config.get(name) for name in ("User", "WorkingDir")},
+                "Env": [*(command.config.get("Env") or ()), *command.variables],
+                "Cmd": list(command.argv),
+            },
+            CONFIG_FIELDS,
+            "Config",
+        )
+        asked: Json = {"NetworkMode": self._limits.network, **dict(self._limits.host_config)}
+        if self._limits.shm_size:
+            asked["ShmSize"] = self._limits.shm_size
+        host = complete(asked, HOST_CONFIG_FIELDS, "HostConfig")
+        return Container(command.id, command.id[:12], timestamps.now(), "", config, host, {}, [], [])
+
+    async def _network(self, step: str, bundle: Path) -> tuple[dict[str, str | None], list[Json]]:
+        """Namespaces to join, and the mounts over /etc."""
+        if self._limits.network == "host":
+            text = Path("/etc/resolv.conf")
+            resolv_conf = text.read_text() if text.exists() else ""
+            mounts = etcfiles.write(
+                bundle, os.uname().nodename, [], self._limits.extra_hosts, resolv_conf, "127.0.0.1"
+            )
+            return {}, mounts
+        async with self._making:
+            if self._sandbox is None:
+                self._sandbox = await self._networks.allocate(
+                    self._id, self._id[:12], self._id[:12], {self._limits.network: None}
+                )
+        gateway = self._sandbox.settings().get("Gateway") or "127.0.0.1"
+        mounts = etcfiles.write(
+            bundle,
+            step[:12],
+            self._sandbox.hosts,
+            self._limits.extra_hosts,
+            self._sandbox.resolv_conf,
+            gateway,
+        )
+        return {"network": str(self._sandbox.netns_path)}, mounts
+
+
+async def _kill(shim: Shim) -> None:
+    """Kill and wait, so that nothing of the step is left when the files it used are removed."""
+    await shim.signal(_SIGKILL)
+    await asyncio.shield(shim.exited)
+
+
+async def _relay(sock: socket.socket, output: Callable[[str], None]) -> None:
+    """Docker's multiplexed frames to text, both streams as they come; UTF-8 may be cut anywhere."""
+    loop = asyncio.get_running_loop()
+    decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in (1, 2)}
+    buffer = bytearray()
+    while data := await loop.sock_recv(sock, 1 << 16):
+        buffer += data
+        while len(buffer) >= _FRAME.size:
+            stream, length = _FRAME.unpack_from(buffer)
+            if len(buffer) < _FRAME.size + length:
+                break
+            text = decoders[stream].decode(bytes(buffer[_FRAME.size : _FRAME.size + length]))
+            del buffer[: _FRAME.size + length]
+            if text:
+                output(text)

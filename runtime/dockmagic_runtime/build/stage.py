@@ -1,0 +1,284 @@
+"""One step after another: what each instruction does to a stage's state, from the cache or by doing it.
+
+A step that writes files gets a snapshot on the stage's layers; when it is done its upper directory *becomes*
+the new layer. There is no tar, no image and no container record for it, only a line in the build cache.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dockmagic_runtime.build import cache, copying, metadata
+from dockmagic_runtime.build.cache import BuildCache, Record
+from dockmagic_runtime.build.context import Source, Tree, checksum
+from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction, Text
+from dockmagic_runtime.build.progress import Progress
+from dockmagic_runtime.build.run import Command as RunCommand
+from dockmagic_runtime.build.run import Runner
+from dockmagic_runtime.build.state import State
+from dockmagic_runtime.containers.accounts import read_account_files
+from dockmagic_runtime.errors import EngineError, InvalidParameter, SystemFailure
+from dockmagic_runtime.oci.image import timestamp
+from dockmagic_runtime.process.messages import StartFailed
+from dockmagic_runtime.storage.layers import Layer
+from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
+from dockmagic_runtime.storage.snapshots import SnapshotStore
+
+Result = TypeVar("Result")
+
+PREDEFINED_ARGUMENTS = frozenset(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+"""Known to every RUN without an ARG, and no part of the cache key."""
+
+
+class StepFailed(EngineError):
+    """A RUN command failed; `code` is what it returned."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Surroundings:
+    """What all steps of one build share."""
+
+    snapshots: SnapshotStore
+    steps: Path
+    cache: BuildCache
+    runner: Runner
+    context: Path
+    given: dict[str, str]
+    outer: dict[str, str]
+    no_cache: bool
+    tree_of: Callable[[str], Awaitable[Rootfs | None]]
+    """The tree that a `--from` means; None for the build context."""
+
+
+class Stage:
+    """A stage while it is built. `state` is what it is so far."""
+
+    def __init__(self, state: State, around: Surroundings, progress: Progress) -> None:
+        self.state = state
+        self._around = around
+        self._progress = progress
+
+    async def step(self, instruction: Instruction) -> None:
+        """Do one instruction. Raises DockerfileError, StepFailed and what the kernel refuses."""
+        self._progress.begin(instruction)
+        try:
+            if isinstance(instruction, Command) and instruction.node.name == "RUN":
+                await self._run(instruction)
+            elif isinstance(instruction, Copy):
+                await self._copy(instruction)
+            elif isinstance(instruction, Text) and instruction.node.name == "WORKDIR":
+                await self._workdir(instruction)
+            else:
+                await self._configure(instruction)
+        except EngineError:
+            self._progress.failed()
+            raise
+
+    async def _configure(self, instruction: Instruction) -> None:
+        if isinstance(instruction, Arg):
+            state, told = metadata.declare(instruction, self.state, self._around.given, self._around.outer)
+        else:
+            state, told = metadata.apply(instruction, self.state)
+
+        async def nothing(step: str) -> Layer | None:
+            return None
+
+        await self._cached(state, f"/bin/sh -c #(nop)  {told}", (), nothing)
+
+    async def _workdir(self, instruction: Text) -> None:
+        state, told = metadata.apply(instruction, self.state)
+        path = state.config["WorkingDir"]
+
+        async def make(step: str) -> Layer | None:
+            def work(root: int) -> None:
+                os.close(copying.make_directory(root, path))
+
+            return await self._write(step, work, may_be_empty=True)
+
+        await self._cached(state, f"/bin/sh -c #(nop)  {told}", (), make)
+
+    async def _copy(self, instruction: Copy) -> None:
+        target = metadata.absolute(metadata.expand(instruction, instruction.target, self.state), self.state)
+        patterns = [metadata.expand(instruction, source, self.state) for source in instruction.sources]
+        several = len(patterns) > 1
+        chown = metadata.expand(instruction, instruction.chown or "", self.state)
+        if several and not target.endswith("/") and instruction.target not in (".", "./") and target != "/":
+            raise instruction.node.error(
+                f"When using {instruction.node.name} with more than one source file, the destination must be a"
+                " directory and end with a /"
+            )
+        rootfs = await self._around.tree_of(instruction.stage) if instruction.stage is not None else None
+        with ExitStack() as stack:
+            tree = await in_thread(lambda: stack.enter_context(self._tree(rootfs)))
+            sources = await in_thread(_find, tree, patterns, instruction.node.name)
+            if len(sources) > 1 and not target.endswith("/"):
+                if not several and instruction.target not in (".", "./") and target != "/":
+                    raise instruction.node.error(
+                        f"When using {instruction.node.name} with more than one source file, the destination"
+                        " must be a directory and end with a /"
+                    )
+                target += "/"
+            digest = await in_thread(checksum, sources, instruction.chmod)
+            kind = "multi" if len(sources) > 1 else "dir" if sources[0].is_directory else "file"
+            told = f"/bin/sh -c #(nop) {instruction.node.name} {kind}:{digest} in {target} "
+            depends = (chown, str(instruction.chmod), str(instruction.unpack))
+
+            async def write(step: str) -> Layer | None:
+                def work(root: int) -> None:
+                    owner = self._owner(chown)
+                    copying.copy(
+                        sources,
+                        root,
+                        target,
+                        owner=owner,
+                        mode=instruction.chmod,
+                        unpack=instruction.unpack,
+                    )
+
+                return await self._write(step, work)
+
+            await self._cached(self.state, told, depends, write)
+
+    async def _run(self, instruction: Command) -> None:
+        state = self.state
+        line = instruction.shell
+        argv = [*state.shell, line] if line is not None else list(instruction.exec)
+        named = {entry.partition("=")[0] for entry in state.config.get("Env") or ()}
+        declared = [f"{name}={value}" for name, value in sorted(state.arguments.items()) if name not in named]
+        shown = " ".join(argv)
+        told = f"|{len(declared)} {' '.join(declared)} {shown}" if declared else shown
+        proxies = [
+            f"{name}={value}"
+            for name, value in sorted(self._around.given.items())
+            if name in PREDEFINED_ARGUMENTS and name not in named and name not in state.arguments
+        ]
+
+        async def execute(step: str) -> Layer | None:
+            self._progress.running(step)
+            rootfs = await in_thread(self._around.snapshots.prepare, step, state.diff_ids)
+            command = RunCommand(step, argv, state.config, [*declared, *proxies])
+            try:
+                code = await self._around.runner.run(
+                    command, rootfs, self._around.steps / step, self._progress.output
+                )
+            except StartFailed as error:
+                raise StepFailed(str(error), error.exit_code) from error
+            if code:
+                raise StepFailed(f"The command '{shown}' returned a non-zero code: {code}", code)
+            layer = await in_thread(lambda: self._around.snapshots.commit(step, move=True))
+            self._progress.removed(step)
+            return layer
+
+        # The exec form and the shell form of the same words are different commands.
+        await self._cached(state, told, ("exec" if line is None else "shell", *argv), execute)
+
+    async def _cached(
+        self,
+        state: State,
+        told: str,
+        depends: tuple[str, ...],
+        do: Callable[[str], Awaitable[Layer | None]],
+    ) -> None:
+        """Find the step in the cache, or do it and remember it; the stage then has `state` and its outcome."""
+        cache_key = cache.key(self.state.id, told, *depends)
+        record = None if self._around.no_cache else self._around.cache.get(cache_key)
+        layer = self._around.snapshots.layer(record.diff_id) if record and record.diff_id else None
+        if record and (layer or not record.diff_id):
+            self.state = state.after(told, record.created, record.diff_id)
+            self._progress.cached(self.state.short_id, layer.size if layer else 0)
+            return
+        started = time.monotonic()
+        step = secrets.token_hex(32)
+        try:
+            layer = await do(step)
+        finally:
+            await in_thread(_remove, self._around.snapshots, self._around.steps, step)
+        record = Record(layer.diff_id if layer else None, timestamp())
+        self._around.cache.put(cache_key, record)
+        self.state = state.after(told, record.created, record.diff_id)
+        self._progress.built(self.state.short_id, layer.size if layer else 0, time.monotonic() - started)
+
+    async def _write(
+        self, step: str, work: Callable[[int], None], *, may_be_empty: bool = False
+    ) -> Layer | None:
+        """Let `work` write into the stage's tree (a descriptor of it mounted), and make a layer of that."""
+
+        def do() -> Layer | None:
+            snapshots = self._around.snapshots
+            snapshots.prepare(step, self.state.diff_ids)
+            with snapshots.mounted(step, writable=True) as root:
+                work(root)
+            if may_be_empty and not any(snapshots.upper(step).iterdir()):
+                return None
+            return snapshots.commit(step, move=True)
+
+        return await in_thread(do)
+
+    @contextmanager
+    def _tree(self, rootfs: Rootfs | None) -> Iterator[Tree]:
+        """Where a COPY reads: the context, or the read-only tree of a stage or an image."""
+        if rootfs is None:
+            root = os.open(self._around.context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            root = _mount(rootfs)
+        try:
+            with Tree(root) as tree:
+                yield tree
+        finally:
+            os.close(root)
+
+    def _owner(self, chown: str) -> tuple[int, int]:
+        """`--chown`, by the stage's own passwd and group; a user alone stands for the group as well."""
+        if not chown:
+            return 0, 0
+        user, separator, group = chown.partition(":")
+        view = self._around.snapshots.view(self.state.diff_ids)
+        account = read_account_files(view).resolve(f"{user}:{group if separator and group else user}")
+        return account.uid, account.gid
+
+
+def _find(tree: Tree, patterns: list[str], name: str) -> list[Source]:
+    try:
+        return [source for pattern in patterns for source in tree.find(pattern)]
+    except InvalidParameter as error:
+        raise InvalidParameter(f"{name} failed: {error}") from None
+
+
+def _mount(rootfs: Rootfs) -> int:
+    try:
+        return mount_rootfs(rootfs)
+    except OSError as error:
+        raise SystemFailure(f"cannot mount the layers: {error.strerror}") from error
+
+
+def _remove(snapshots: SnapshotStore, steps: Path, step: str) -> None:
+    snapshots.remove(step)
+    if (steps / step).exists():
+        shutil.rmtree(steps / step)
+
+
+async def in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Run blocking work in a thread. An interrupt waits for its end, so that what it uses can be removed."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
