@@ -25,7 +25,7 @@ from dockmagic_runtime.errors import (
     SystemFailure,
 )
 from dockmagic_runtime.kernel.netlink import Route
-from dockmagic_runtime.networks import bridge, creation, ipam, namespace, ports, resolver, sandbox
+from dockmagic_runtime.networks import bridge, creation, ipam, namespace, ports, resolvconf, sandbox
 from dockmagic_runtime.networks.catalogue import Catalogue
 from dockmagic_runtime.networks.coexistence import Coexistence
 from dockmagic_runtime.networks.endpoints import Endpoint
@@ -451,17 +451,20 @@ class Networks:
 
     def _describe_resolver(self, each: Sandbox) -> None:
         """What /etc/resolv.conf of the container says; its resolver's upstream is the host's or `--dns`."""
-        host, dns = resolver.HostResolver(), each.dns
+        host, dns = resolvconf.HostResolver(), each.dns
         search = dns.search or host.search
         if each.resolving:
             options = dns.options or [*host.options, "ndots:0"]
-            each.resolv_conf = resolver.resolv_conf([namespace.RESOLVER], search, options)
+            each.resolv_conf = resolvconf.render([namespace.RESOLVER], search, options)
         else:
             servers = dns.servers or host.servers
-            each.resolv_conf = resolver.resolv_conf(servers, search, dns.options or host.options)
+            each.resolv_conf = resolvconf.render(servers, search, dns.options or host.options)
 
     async def _serve(self, each: Sandbox, sockets: tuple[socket.socket, socket.socket]) -> None:
-        upstream = each.dns.servers or resolver.HostResolver().servers
+        # Loaded with the first user-defined network: the DNS library takes longer to import than all of this.
+        from dockmagic_runtime.networks import resolver
+
+        upstream = each.dns.servers or resolvconf.HostResolver().servers
         each.resolver = resolver.Resolver(
             lambda name: self._names.addresses(name, each.resolving),
             lambda address: self._names.name_of(address, each.resolving),
