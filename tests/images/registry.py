@@ -92,7 +92,7 @@ def stand_ins() -> Path:
 
 def _keys() -> dict[str, str]:
     """A folder name per recipe, which changes with the recipe, its base, or the code that builds it."""
-    code = [inspect.getsource(module) for module in (layout, roots)]
+    code = [inspect.getsource(part) for part in (layout, roots, _config, _history)]
     keys: dict[str, str] = {}
     for recipe in RECIPES:
         base = keys[recipe.base] if recipe.base else None
