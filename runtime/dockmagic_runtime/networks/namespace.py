@@ -55,7 +55,11 @@ def create(path: Path) -> int:
             route.request(netlink.set_up(1))
     finally:
         namespaces.setns(home, namespaces.CLONE_NEWNET)
-    mounts.mount(f"/proc/self/fd/{namespace}", str(path), None, mounts.MS_BIND)
+    try:
+        mounts.mount(f"/proc/self/fd/{namespace}", str(path), None, mounts.MS_BIND)
+    except OSError:
+        os.close(namespace)
+        raise
     return namespace
 
 
