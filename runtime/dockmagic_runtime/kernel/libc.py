@@ -7,6 +7,7 @@ errno and path out. No policy here.
 import ctypes
 import os
 import platform
+import signal
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -108,6 +109,20 @@ def set_name(kind: str, name: str) -> None:
     """`sethostname(2)` or `setdomainname(2)` of the current UTS namespace; `kind` is the call's name."""
     data = name.encode()
     syscall(NR[kind], data, len(data), path=name)
+
+
+def give_memory_back() -> None:
+    """Return the C library's free memory to the kernel: malloc_trim(3), where there is one."""
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
+def default_signals() -> None:
+    """Set every signal to its default action, in C: signal(2) 31 times without Python's bookkeeping."""
+    for number in range(1, 32):
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            _libc.signal(number, None)
 
 
 def string_array(values: list[bytes]) -> "ctypes.Array[ctypes.c_char_p]":

@@ -185,7 +185,7 @@ class Shim:
                 descriptors = []
             except BlockingIOError:
                 writable = self._loop.create_future()
-                self._loop.add_writer(self._socket, lambda f: f.done() or f.set_result(None), writable)
+                self._loop.add_writer(self._socket, _resolve, writable)
                 try:
                     await writable
                 finally:
@@ -245,3 +245,8 @@ class Shim:
         ended = read_exit(self._bundle) or Exit(137, False, timestamp())
         if not self.exited.done():
             self.exited.set_result(ended)
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -41,8 +41,8 @@ def exec_in(
     """Run `process` (an OCI one) in the container whose first process is `pid`; returns when it has been executed.
 
     `kinds` are the namespaces that are the container's own, in the runtime-spec's names. The caller has one
-    thread; the process is its child. The other arguments are as in `create.create`; raises StartFailed likewise,
-    also if the process doesn't get to its exec in half a minute (in a frozen container).
+    thread; the process is its child. The other arguments are as in `create.create`; raises StartFailed
+    likewise, also if the process doesn't get to its exec in half a minute (in a frozen container).
     """
     flags = 0
     for kind in kinds:

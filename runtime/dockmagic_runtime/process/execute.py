@@ -169,9 +169,7 @@ def load_filter(process: Process, program: bytes | None, flags: int) -> None:
 
 def reset_signals() -> None:
     """What Python (or whoever started us) ignores, the program must not inherit as ignored."""
-    for number in signal.valid_signals():
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    libc.default_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

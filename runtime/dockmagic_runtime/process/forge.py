@@ -10,7 +10,7 @@ import signal
 import socket
 from typing import NoReturn
 
-from dockmagic_runtime.kernel import capabilities, cgroups, libc
+from dockmagic_runtime.kernel import capabilities, cgroups, libc, namespaces
 from dockmagic_runtime.process import shim
 from dockmagic_runtime.process.messages import receive
 
@@ -35,7 +35,11 @@ def main(descriptor: int) -> NoReturn:
         data, descriptors = receive(channel, 16)
         if not data:
             os._exit(0)
-        if os.fork() == 0:
+        # Not os.fork(): what Python does after it, for threads that we don't have, writes to half a megabyte of
+        # pages, and each page written is one more that every shim has for itself.
+        pid, pidfd = namespaces.clone(0)
+        if pid == 0:
             channel.close()
             shim.main(socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])
+        os.close(pidfd)

@@ -1,9 +1,10 @@
 """Our own interpreter, executed so that no container can ever write to it.
 
-A process in a container may get to see one of ours for the moment before its exec, and `/proc/<pid>/exe` of it
-is the host's Python: opened there and written to later, the next start would run the attacker's code as root.
-So whatever becomes a container was itself executed through a read-only mount of the interpreter. The mount is
-detached: it has no name, nobody can remount it, and `/proc/<pid>/exe` stays read-only whoever opens it.
+A process in a container may get to see one of ours for the moment before its exec, and `/proc/<pid>/exe` of
+it is the host's Python: opened there and written to later, the next start would run the attacker's code as
+root. So whatever becomes a container was itself executed through a read-only mount of the interpreter. The
+mount is detached: it has no name, nobody can remount it, and `/proc/<pid>/exe` stays read-only whoever
+opens it.
 """
 
 import os

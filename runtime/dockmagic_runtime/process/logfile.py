@@ -1,8 +1,9 @@
 """A container's log as Docker's json-file driver writes it.
 
-One line of the file per line of output: `{"log":"…\\n","stream":"stdout","time":"…"}`. A line longer than 16 KiB is
-split, and the end of the output need not be a whole line: those pieces have no `\\n` in `log`. Bytes that are not
-UTF-8 are kept as lone surrogates (Python's surrogateescape), so the log can give back exactly what was written.
+One line of the file per line of output: `{"log":"…\\n","stream":"stdout","time":"…"}`. A line longer than
+16 KiB is split, and the end of the output need not be a whole line: those pieces have no `\\n` in `log`.
+Bytes that are not UTF-8 are kept as lone surrogates (Python's surrogateescape), so the log can give back
+exactly what was written.
 """
 
 import contextlib

@@ -34,7 +34,7 @@ def run(program: Program, channel: int, confine: Callable[[], None]) -> StartFai
     raise AssertionError("not reached")
 
 
-def _serve(child: int, signals: set[int]) -> None:
+def _serve(child: int, signals: set[signal.Signals]) -> None:
     while True:
         number = signal.sigwait(signals)
         if number != signal.SIGCHLD:

@@ -6,14 +6,14 @@ container talks over the channel it was ordered on, later ones connect to the sh
 
 How things die:
 - the engine or the spawner: the shim does not notice, but for a closed connection;
-- the container: all of its output is read and logged, exit.json is written, the group is removed, then engines
-  are told, and the shim ends when its attached clients have taken what is theirs;
+- the container: all of its output is read and logged, exit.json is written, the group is removed, then
+  engines are told, and the shim ends when its attached clients have taken what is theirs;
 - the shim itself (kill -9): the kernel kills the container's first process with it (PR_SET_PDEATHSIG), and
-  whatever may be left, a program with set-uid bits that cleared that, the engine finds in the container's group.
+  whatever may be left, a program with set-uid bits that cleared that, the engine finds in the container's
+  group.
 """
 
 import base64
-import gc
 import json
 import os
 import select
@@ -423,7 +423,7 @@ def main(channel: socket.socket) -> NoReturn:
         else:
             shim.controls[0].send({"id": request["id"], **shim.describe()})
             del request, descriptors
-            gc.collect()
+            libc.give_memory_back()
             shim.run()
         code = 0
     finally:

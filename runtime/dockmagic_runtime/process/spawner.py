@@ -1,12 +1,12 @@
 """The spawner: a small, warm Python that forks a shim whenever the engine orders a container.
 
 It is why a container starts in milliseconds: nothing is executed and nothing imported on the way. The engine
-makes a channel for each container and passes one end to the spawner, which forks and is done with it; the shim
-reads its request from the channel. So no start waits for another one's.
+makes a channel for each container and passes one end to the spawner, which forks and is done with it; the
+shim reads its request from the channel. So no start waits for another one's.
 
-The spawner (`forge.py`) is executed afresh from a read-only mount of the interpreter, has one thread, no loop, and
-only what a start needs. When the engine is gone it ends, and the shims stay. When *it* is gone, the engine makes
-a new one.
+The spawner (`forge.py`) is executed afresh from a read-only mount of the interpreter, has one thread, no
+loop, and only what a start needs. When the engine is gone it ends, and the shims stay. When *it* is gone,
+the engine makes a new one.
 """
 
 import base64

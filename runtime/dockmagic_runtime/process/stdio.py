@@ -1,11 +1,12 @@
 """A process's three streams, between its pipes (or terminal), its log and the clients that are attached.
 
-What a client receives is Docker's own format, so that the engine passes it on unread: raw bytes from a terminal,
-else frames (1 byte stream number, 3 bytes zero, 4 bytes big-endian length, the data).
+What a client receives is Docker's own format, so that the engine passes it on unread: raw bytes from a
+terminal, else frames (1 byte stream number, 3 bytes zero, 4 bytes big-endian length, the data).
 
-A slow client slows the process down, as with Docker: while more than a megabyte waits for it, no more is read from
-the process. A client that takes nothing at all for five seconds is dropped, so that a stuck one can neither stop
-the process for long nor keep anything out of the log; a process never waits because nobody is attached.
+A slow client slows the process down, as with Docker: while more than a megabyte waits for it, no more is
+read from the process. A client that takes nothing at all for five seconds is dropped, so that a stuck one
+can neither stop the process for long nor keep anything out of the log; a process never waits because nobody
+is attached.
 """
 
 import os
@@ -61,7 +62,8 @@ class Poller:
         if self._deadlines:
             now = time.monotonic()
             for key, (deadline, due) in list(self._deadlines.items()):
-                if deadline <= now and self._deadlines.pop(key, None):
+                if deadline <= now and key in self._deadlines:
+                    del self._deadlines[key]
                     due()
 
 
