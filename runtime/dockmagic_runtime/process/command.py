@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,8 +56,19 @@ class Log:
             sys.stderr.write(line + "\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+def main() -> NoReturn:
+    if {"create", "run", "exec"} & set(sys.argv):
+        _seal()
+    sys.exit(run(sys.argv[1:]))
+
+
+def _seal() -> None:
+    """Go on in an interpreter that no container can write to: we are about to become one."""
+    from dockmagic_runtime.process import interpreter
+
+    if not interpreter.sealed():
+        this = interpreter.command("from dockmagic_runtime.process.command import main; main()")
+        os.execv(f"/proc/self/fd/{interpreter.open_sealed()}", [*this, *sys.argv[1:]])
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -175,6 +185,8 @@ def _list(options: Arguments, log: Log) -> int:
 
 
 def _ps(options: Arguments, log: Log) -> int:
+    import subprocess
+
     container = _load(options)
     pids = container.group.pids()
     if options.format == "json":

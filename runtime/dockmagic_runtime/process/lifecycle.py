@@ -23,13 +23,14 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound, SystemFailure
-from dockmagic_runtime.kernel import pidfd
+from dockmagic_runtime.kernel import pidfd, seccomp
 from dockmagic_runtime.kernel.cgroups import Cgroup
-from dockmagic_runtime.oci.runtime import validate
+from dockmagic_runtime.oci.runtime import validate, validate_process
 from dockmagic_runtime.process import hooks, state
 from dockmagic_runtime.process.create import Created
 from dockmagic_runtime.process.create import create as create_process
-from dockmagic_runtime.process.foreground import send_console
+from dockmagic_runtime.process.exec import exec_in
+from dockmagic_runtime.process.foreground import attend, send_console
 from dockmagic_runtime.process.state import Container
 
 Warn = Callable[[str], None]
@@ -131,6 +132,55 @@ def start(container: Container, warn: Warn) -> None:
         finally:
             os.close(process)
         _report(hooks.run_all(_hooks(config, "poststart"), container.document("running")), warn)
+
+
+@dataclass(frozen=True)
+class ExecRequest:
+    """What `exec` was asked for."""
+
+    process: dict[str, Any]
+    detach: bool = False
+    pid_file: Path | None = None
+    console_socket: str | None = None
+    preserve_fds: int = 0
+    ignore_paused: bool = False
+
+
+def exec_(container: Container, request: ExecRequest, warn: Warn) -> int:
+    """Run a further program in the container; its exit code, or 0 at once if detached."""
+    process = request.process
+    validate_process(process)
+    check_console(bool(process.get("terminal")), request.console_socket, not request.detach)
+    status = container.status()
+    if status in ("creating", "stopped"):
+        raise Conflict(f"cannot exec in a {status} container")
+    if status == "paused" and not request.ignore_paused:
+        raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
+    linux = container.config.get("linux") or {}
+    profile = linux.get("seccomp")
+    member = container.open_process()
+    try:
+        added = exec_in(
+            container.pid,
+            member,
+            process,
+            [entry["type"] for entry in linux.get("namespaces") or ()],
+            cgroup=container.group,
+            seccomp=seccomp.compile(profile) if profile else None,
+            seccomp_flags=seccomp.flags(profile) if profile else 0,
+            preserve_fds=request.preserve_fds,
+        )
+    finally:
+        os.close(member)
+    for text in added.warnings:
+        warn(text)
+    if added.console is not None and request.console_socket:
+        send_console(request.console_socket, added.console)
+    if request.pid_file:
+        write_pid_file(request.pid_file, added.pid)
+    if request.detach:
+        return 0
+    return attend(added.pid, added.pidfd, None if request.console_socket else added.console)
 
 
 def kill(container: Container, number: int, *, everyone: bool = False) -> None:
