@@ -36,8 +36,15 @@ class Extension:
         self.events = EventStream(self.contexts)
         self.magics = DockerMagics(shell, self.contexts)
         self.awaiting = Awaiting(shell)
+        self._shadowed: dict[str, dict[str, Any]] = {}
 
     def register(self) -> None:
+        known = self.shell.magics_manager.magics
+        # `%system` is also a magic of IPython's own (another word for `%sx`): it comes back on unload.
+        self._shadowed = {
+            kind: {name: known[kind][name] for name in names if name in known[kind]}
+            for kind, names in self.magics.magics.items()
+        }
         self.shell.register_magics(self.magics)
         self.shell.input_transformers_post.append(self.awaiting)
         self.shell.events.register("pre_execute", self.awaiting.pre_execute)
@@ -54,7 +61,9 @@ class Extension:
         for kind, names in self.magics.magics.items():
             for name in names:
                 self.shell.magics_manager.magics[kind].pop(name, None)
+            self.shell.magics_manager.magics[kind].update(self._shadowed[kind])
         self.shell.magics_manager.registry.pop("DockerMagics", None)
+        self.shell.configurables.remove(self.magics)  # where the base class of magics puts every instance
         self.shell.input_transformers_post.remove(self.awaiting)
         self.shell.events.unregister("pre_execute", self.awaiting.pre_execute)
         self.shell.events.unregister("post_execute", self.awaiting.post_execute)

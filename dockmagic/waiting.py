@@ -38,7 +38,7 @@ from dockmagic.errors import Interrupted, translate
 T = TypeVar("T")
 
 TICK = 0.05  # seconds
-BACKLOG = 1 << 20  # characters a command may be ahead of the notebook before it has to wait
+BACKLOG = 1 << 18  # characters a command may be ahead of the notebook before it has to wait
 
 _current: contextvars.ContextVar["Cell | None"] = contextvars.ContextVar("dockmagic_cell", default=None)
 

@@ -81,7 +81,8 @@ class DockerGroup(click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None:
-            sentence = f"{ctx.command_path}: '{name}' is not a docker command."
+            path = " ".join([ctx.command_path, name]).removeprefix("docker ")
+            sentence = f"docker: '{path}' is not a docker command."
             raise UsageMistake(f"{sentence}{did_you_mean(name, self.list_commands(ctx))}")
         return name, command, args[1:]
 
@@ -107,6 +108,11 @@ def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
 def switch(*declarations: str, help: str = "") -> Callable[[F], F]:
     """A flag that is off unless given."""
     return click.option(*declarations, is_flag=True, help=help)
+
+
+def spelled(parameter: click.Parameter | None) -> str:
+    """A flag as Docker's sentences name it: `-m, --memory`."""
+    return ", ".join(sorted(parameter.opts, key=len)) if parameter is not None else "?"
 
 
 def did_you_mean(word: str, choices: Sequence[str]) -> str:
@@ -173,7 +179,7 @@ def _as_click(command: click.Command, ctx: click.Context, args: list[str]) -> It
                 yield name
             elif value not in _FALSE:
                 raise UsageMistake(
-                    f'invalid argument "{value}" for "{", ".join(found.opts)}" flag: strconv.ParseBool: '
+                    f'invalid argument "{value}" for "{spelled(found)}" flag: strconv.ParseBool: '
                     f'parsing "{value}": invalid syntax',
                     exit_code=125,
                 )
@@ -224,7 +230,7 @@ def _see_help(sentence: str, ctx: click.Context) -> str:
 
 
 def _bad_value(error: click.BadParameter) -> str:
-    flags = ", ".join(error.param.opts) if error.param is not None else "?"
+    flags = spelled(error.param)
     return f'invalid argument for "{flags}" flag: {error.message.rstrip(".")}'
 
 
@@ -244,7 +250,7 @@ class Size(click.ParamType):
             return -1
         match = self._pattern.match(value)
         if match is None:
-            flags = ", ".join(param.opts) if param is not None else "?"
+            flags = spelled(param)
             raise UsageMistake(
                 f'invalid argument "{value}" for "{flags}" flag: invalid size: \'{value}\'', exit_code=125
             )
@@ -263,7 +269,7 @@ class Duration(click.ParamType):
         if isinstance(value, int):
             return value
         if value != "0" and not re.fullmatch(rf"(?:{self._part.pattern})+", value):
-            flags = ", ".join(param.opts) if param is not None else "?"
+            flags = spelled(param)
             raise UsageMistake(
                 f'invalid argument "{value}" for "{flags}" flag: time: invalid duration "{value}"',
                 exit_code=125,
