@@ -76,7 +76,7 @@ def parts(data: dict[str, Any]) -> list[Part]:
             [
                 str(number),
                 shorten(instruction(layer), INSTRUCTION_WIDTH),
-                Cell(size(layer["size"]), share=layer["size"] / largest),
+                _size(layer, largest),
                 _origin(layer),
                 _sharers(layer),
             ]
@@ -186,8 +186,14 @@ def _sharing(others: Sequence[Image], chain: Sequence[str]) -> list[str]:
     ]
 
 
+def _size(layer: dict[str, Any], largest: int) -> Cell:
+    if layer.get("origin") == "host":
+        return Cell("not counted", "muted")
+    return Cell(size(layer["size"]), share=layer["size"] / largest)
+
+
 def _origin(layer: dict[str, Any]) -> Cell:
-    if layer.get("empty"):
+    if layer.get("empty") and layer.get("origin") != "host":
         return Cell("settings only", "muted")
     return ORIGINS.get(layer.get("origin") or "", Cell("not known", "muted"))
 
@@ -202,6 +208,8 @@ def _sharers(layer: dict[str, Any]) -> Cell:
 
 
 def _summary(layers: Sequence[dict[str, Any]]) -> str:
+    if any(layer.get("origin") == "host" for layer in layers):
+        return "This machine's own files, read-only: what is written goes into a layer of its own."
     filled = [layer for layer in layers if not layer.get("empty")]
     shared = [layer for layer in filled if layer.get("shared_with")]
     count = "1 layer" if len(filled) == 1 else f"{len(filled)} layers"

@@ -29,6 +29,8 @@ ISOLATES = {
     "time": "clock offsets",
 }
 
+_PLACES = {kind: place for place, kind in enumerate(ISOLATES)}
+
 # Where `inspect` records that a namespace is the host's.
 MODES = {
     "pid": "PidMode",
@@ -68,7 +70,7 @@ def parts(name: str, data: dict[str, Any]) -> list[Part]:
             _inode(kind["host_inode"]),
             _relation(kind["shared"], beside),
         ]
-        for kind in data["kinds"]
+        for kind in sorted(data["kinds"], key=lambda kind: _PLACES.get(kind["kind"], len(_PLACES)))
     ]
     columns = [
         Column("Namespace", code=True),

@@ -49,7 +49,7 @@ class Progress(LiveView):
                 rows: list[list[str | Cell]] = [
                     [layer, _status(state), _done(state)] for layer, state in self._layers.items()
                 ]
-                picture.append(Table(self.caption, columns, rows, "Waiting for the engine."))
+                picture.append(Table(self.caption, columns, rows, _nothing_yet(self.closed)))
             picture += [Note(note) for note in self._notes]
             if self.error:
                 picture.append(Note(f"✗ {self.error}", "bad"))
@@ -212,7 +212,7 @@ class BuildProgress(LiveView):
             ]
             for step in self.steps
         ]
-        return Table(self.caption, columns, rows, "Waiting for the engine.")
+        return Table(self.caption, columns, rows, _nothing_yet(self.closed))
 
     def _failure(self) -> list[Part]:
         picture: list[Part] = [Note(f"✗ {self.error}", "bad")]
@@ -224,6 +224,10 @@ class BuildProgress(LiveView):
             ]
             picture.append(Fold(f"It is line {place} of the Dockerfile", lines, open=True, tone="bad"))
         return picture
+
+
+def _nothing_yet(over: bool) -> str:
+    return "The engine sent nothing." if over else "Waiting for the engine."
 
 
 def line_of(dockerfile: str, step: int) -> int | None:

@@ -7,7 +7,6 @@ them from the kernel once a second. CPU per cent is Docker's: 100 % is one CPU f
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -62,7 +61,7 @@ class Resources(LiveView):
         """Read until the time is over, the container ends or `until()`. An interrupt keeps what was read."""
         if not self.container.attrs["State"]["Running"]:
             return
-        begin, first = time.monotonic(), None
+        first = None
         before: dict[str, Any] | None = None
         stream: Any = self.container.stats(stream=True, decode=True)
         try:
@@ -71,13 +70,14 @@ class Resources(LiveView):
                 if moment is None:  # the container ended: Docker then sends zeros
                     break
                 first = first or moment
-                taken = sample(stats, before, (moment - first).total_seconds())
+                at = (moment - first).total_seconds()
+                taken = sample(stats, before, at)
                 before = stats
                 if taken is not None:
                     with self._lock:
                         self.samples.append(taken)
                     self.refresh()
-                if time.monotonic() - begin >= seconds or until():
+                if at + 0.5 >= seconds or until():  # a reading comes about once a second
                     break
         finally:
             stream.close()

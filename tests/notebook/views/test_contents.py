@@ -41,6 +41,26 @@ def test_the_instruction_behind_a_history_entry(created_by: str, instruction: st
     assert layers.instruction({"created_by": created_by}) == instruction
 
 
+def test_the_machine_itself_as_the_lowest_layer() -> None:
+    machine = {
+        "instruction": "the machine's own root",
+        "size": 0,
+        "empty": True,
+        "origin": "host",
+        "shared_with": [],
+    }
+    picture = View(*layers.parts({"name": "host", "image": "host", "layers": [machine], "writable": None}))
+    assert list(picture.frame().loc[0])[2:4] == ["not counted", "this machine"]
+    assert "0B" not in picture.text(), "its size is not nothing"
+
+
+def test_a_stream_without_a_message() -> None:
+    build = progress.BuildProgress("Building")
+    assert "Waiting for the engine." in build.text()
+    build.close()
+    assert "The engine sent nothing." in build.text()
+
+
 def test_many_changes_are_cut_and_counted() -> None:
     changes = [{"Kind": 1, "Path": f"/{number}"} for number in range(1000)]
     text = View(
