@@ -48,7 +48,7 @@ class Puller:
     def __init__(self, images: ImageStore, registry: Registry) -> None:
         self._images = images
         self._registry = registry
-        self._layer_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def pull(
         self,
@@ -133,16 +133,21 @@ class Puller:
         status(progress, f"Status: {news} for {reference.familiar()}")
         return image
 
+    def _alone(self, blob: Descriptor) -> asyncio.Lock:
+        """Whoever holds it is the only one to download that blob."""
+        return self._locks.setdefault(blob.digest, asyncio.Lock())
+
     async def _config(self, repository: Repository, blob: Descriptor) -> bytes:
         """The image config, verified; at most some megabytes."""
         content = self._images.content
         if blob.size > _CONFIG_LIMIT:
             raise InvalidParameter(f"image config of {blob.size} bytes is too large")
-        if not content.has(blob.digest):
-            with content.writer(blob.digest, blob.size) as writer:
-                async for chunk in repository.blob(blob.digest, blob.size, writer.offset):
-                    writer.write(chunk)
-                writer.commit()
+        async with self._alone(blob):
+            if not content.has(blob.digest):
+                with content.writer(blob.digest, blob.size) as writer:
+                    async for chunk in repository.blob(blob.digest, blob.size, writer.offset):
+                        writer.write(chunk)
+                    writer.commit()
         return content.read(blob.digest)
 
     async def _layers(
@@ -183,8 +188,7 @@ class Puller:
             status(progress, "Verifying Checksum", name)
             status(progress, "Download complete", name)
 
-        lock = self._layer_locks.setdefault(blob.digest, asyncio.Lock())
-        async with lock:
+        async with self._alone(blob):
             await slots.acquire()
             await fetch_layer(
                 self._images.content,

@@ -1,8 +1,8 @@
 """`docker push`: an image here becomes a tag in a registry.
 
 Layers first, three at a time, each unless the registry has it; then the config, then the manifest, which
-makes the tag. An image that was pulled, and is whole as blobs, is pushed by the manifest it came with, so that
-its digest stays; any other by a Docker schema 2 manifest.
+makes the tag. An image that was pulled, and is whole as blobs, is pushed by the manifest it came with, so
+that its digest stays; any other by a Docker schema 2 manifest.
 """
 
 import asyncio

@@ -8,9 +8,9 @@ Result = TypeVar("Result")
 
 
 async def together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """All results, in order. The first failure stops the others, waits until they have stopped, and is raised.
+    """All results, in order. The first failure stops the others, waits for them to have stopped, and is raised.
 
-    (A TaskGroup would wrap it into a group, which no caller here has a use for.) Cancelling stops all.
+    Cancelling stops all. (A TaskGroup would wrap the failure into a group, which no caller here has use for.)
     """
     tasks = [asyncio.create_task(each) for each in work]
     try:

@@ -8,7 +8,6 @@ with `*.key` for ourselves).
 
 import ipaddress
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,10 +41,10 @@ def endpoints(reference: Reference, config: EngineConfig, *, push: bool = False)
     return [*mirrors, Endpoint(HUB)]
 
 
-def tls_context(endpoint: Endpoint, roots: Sequence[Path] = CERTIFICATE_ROOTS) -> ssl.SSLContext:
+def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """The trust that `endpoint` gets."""
     context = ssl.create_default_context()
-    for folder in (root / endpoint.host for root in roots):
+    for folder in (root / endpoint.host for root in CERTIFICATE_ROOTS):
         for authority in sorted(folder.glob("*.crt")):
             context.load_verify_locations(authority)
         for certificate in sorted(folder.glob("*.cert")):
