@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from dockmagic_runtime.api import build as build_api
 from dockmagic_runtime.api import containers as containers_api
 from dockmagic_runtime.api import execs as execs_api
 from dockmagic_runtime.api import extensions as extensions_api
@@ -22,6 +23,7 @@ from dockmagic_runtime.api import system as system_api
 from dockmagic_runtime.api import volumes as volumes_api
 from dockmagic_runtime.api.router import Router
 from dockmagic_runtime.api.services import Services
+from dockmagic_runtime.build.builder import Builder
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.containers.execs import Execs
 from dockmagic_runtime.containers.record import Records
@@ -69,7 +71,11 @@ class Engine:
             for container in records.all()
             if container.image == image_id
         ]
-        images.held_layers = lambda: {layer for container in records.all() for layer in container.layers}
+        puller = Puller(images, registry)
+        builder = Builder(config, database, layers, images, puller, networks, spawner)
+        images.held_layers = lambda: builder.held_layers().union(
+            *(container.layers for container in records.all())
+        )
         images.publish_event = lambda action, image_id, attributes: events.publish(
             "image", action, image_id, dict(attributes)
         )
@@ -81,12 +87,13 @@ class Engine:
             layers=layers,
             snapshots=snapshots,
             images=images,
-            puller=Puller(images, registry),
+            puller=puller,
             volumes=volumes,
             networks=networks,
             containers=containers,
             execs=Execs(containers, events),
             registry=registry,
+            builder=builder,
         )
         self._runner: web.ServerRunner | None = None
 
@@ -106,11 +113,13 @@ class Engine:
         services = self.services
         services.content.sweep()
         services.layers.sweep()
+        services.builder.sweep()
         await services.containers.restore()
         self._runner = web.ServerRunner(
             web.Server(
                 Router(
                     services,
+                    build_api.routes,
                     containers_api.routes,
                     execs_api.routes,
                     extensions_api.routes,

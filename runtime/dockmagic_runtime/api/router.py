@@ -14,6 +14,7 @@ from aiohttp import web
 
 from dockmagic_runtime.api.call import Call
 from dockmagic_runtime.api.errors import status_of
+from dockmagic_runtime.api.hijack import Taken
 from dockmagic_runtime.api.services import Services
 from dockmagic_runtime.errors import EngineError, InvalidParameter
 
@@ -76,9 +77,10 @@ class Router:
             return await handler(call)
         except EngineError as error:
             return self._refusal(request, str(error), status_of(error))
+        except ConnectionError:
+            # The client went away; there is nobody to answer.
+            return Taken()
         except OSError as error:
-            if isinstance(error, ConnectionError):
-                raise  # the client went away
             log.exception("%s %s", request.method, request.path)
             return self._refusal(request, str(error), 500)
         except (web.HTTPException, AssertionError, LookupError, TypeError, ValueError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dockmagic_runtime.build.builder import Builder
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.containers.execs import Execs
 from dockmagic_runtime.containers.store import Containers
@@ -33,3 +34,4 @@ class Services:
     containers: Containers
     execs: Execs
     registry: Registry
+    builder: Builder

@@ -1,0 +1,92 @@
+"""Routes of the builder: the classic build API, a tar as context and a stream of steps as answer."""
+
+import base64
+import binascii
+import json
+import tempfile
+from typing import Any
+
+from aiohttp import web
+
+from dockmagic_runtime.api.call import Call, answer
+from dockmagic_runtime.api.images import stream_progress
+from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.build.options import BuildOptions
+from dockmagic_runtime.build.run import Limits
+from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
+
+routes = Routes()
+
+_CHUNK = 1 << 18
+_IN_MEMORY = 1 << 24
+_LIMITS = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares", "cpuquota": "CpuQuota"} | {
+    "cpuperiod": "CpuPeriod",
+    "cpusetcpus": "CpusetCpus",
+    "cpusetmems": "CpusetMems",
+}
+
+
+@routes.post("/build")
+async def build(call: Call) -> web.StreamResponse:
+    if call.text("version") == "2":
+        raise NotImplementedHere("BuildKit is not supported by this engine; set DOCKER_BUILDKIT=0")
+    if call.text("remote"):
+        raise NotImplementedHere("building from a remote context is not supported; send the context as a tar")
+    options = _options(call)
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as context:
+        async for chunk in call.request.content.iter_chunked(_CHUNK):
+            context.write(chunk)
+        context.seek(0)
+        return await stream_progress(call, lambda tell: call.services.builder.build(context, options, tell))
+
+
+@routes.post("/build/prune")
+async def prune(call: Call) -> web.StreamResponse:
+    return answer(await call.services.builder.prune())
+
+
+def _options(call: Call) -> BuildOptions:
+    extra_hosts = tuple(entry for entry in call.text("extrahosts").split(",") if entry)
+    host_config = tuple(
+        (field, call.text(name) if name.startswith("cpuset") else call.number(name))
+        for name, field in _LIMITS.items()
+        if call.text(name) not in ("", "0")
+    )
+    return BuildOptions(
+        tags=call.texts("t"),
+        dockerfile=call.text("dockerfile") or "Dockerfile",
+        build_arguments=_mapping(call.text("buildargs"), "buildargs"),
+        labels=_mapping(call.text("labels"), "labels"),
+        target=call.text("target") or None,
+        no_cache=call.flag("nocache"),
+        pull=call.flag("pull"),
+        platform=call.text("platform") or None,
+        quiet=call.flag("q"),
+        auths=_auths(call.request.headers.get("X-Registry-Config", "")),
+        limits=Limits(
+            network=call.text("networkmode") if call.text("networkmode") not in ("", "default") else "bridge",
+            extra_hosts=extra_hosts,
+            shm_size=call.number("shmsize", 0) or 0,
+            host_config=host_config,
+        ),
+    )
+
+
+def _mapping(text: str, name: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text) if text else {}
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise InvalidParameter(f"invalid JSON: {name} must be an object")
+    return parsed
+
+
+def _auths(header: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))) if header else {}
+    except (ValueError, binascii.Error):
+        raise InvalidParameter(
+            "invalid X-Registry-Config header: it must be base64url-encoded JSON"
+        ) from None
+    return parsed if isinstance(parsed, dict) else {}
