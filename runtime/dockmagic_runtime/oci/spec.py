@@ -163,7 +163,7 @@ class LinuxDevice(TypedDict, total=False):
     path: Required[str]
     major: UInt32
     minor: UInt32
-    fileMode: Annotated[int, range(0o10000)]
+    fileMode: UInt32
     uid: UInt32
     gid: UInt32
 

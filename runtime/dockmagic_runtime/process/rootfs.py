@@ -31,6 +31,7 @@ from dockmagic_runtime.kernel.mounts import (
     MS_SLAVE,
     MS_UNBINDABLE,
 )
+from dockmagic_runtime.process.copyup import copy_up
 
 MountEntry = Mapping[str, Any]
 
@@ -61,7 +62,6 @@ _SUPERBLOCK = frozenset(
     ("sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "silent", "loud")
 )
 _REFUSED = {
-    "tmpcopyup": "the mount option tmpcopyup is not supported",
     "idmap": "id-mapped mounts need a user namespace, which is not supported",
     "ridmap": "id-mapped mounts need a user namespace, which is not supported",
     "remount": "the mount option remount makes no sense in a new mount",
@@ -111,6 +111,7 @@ class Options:
         self.all_set, self.all_clear = 0, 0
         self.propagation, self.all_propagation = 0, 0
         self.data: list[tuple[str, str | None]] = []
+        self.copy_up = False
         for name in names:
             self._add(name)
 
@@ -127,6 +128,8 @@ class Options:
             self.all_propagation = PROPAGATION[name[1:]]
         elif name in _REFUSED:
             raise InvalidParameter(_REFUSED[name])
+        elif name == "tmpcopyup":
+            self.copy_up = True
         elif name in _SUPERBLOCK:
             self.data.append((name, None))
         elif name not in _DEFAULTS:
@@ -209,6 +212,8 @@ class Tree:
         except OSError as error:
             os.close(target)
             raise OSError(error.errno, f"mount {kind} on {destination}: {error.strerror}") from None
+        if options.copy_up and kind == "tmpfs":
+            copy_up(target, mount)
         if options.propagation or options.all_propagation:
             mounts.set_attributes(mount, propagation=options.propagation or options.all_propagation)
         mounts.attach(mount, target)
