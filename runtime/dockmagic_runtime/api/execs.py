@@ -37,16 +37,16 @@ async def start(call: Call) -> web.StreamResponse:
     wanted = session.wanted
     connection = take_socket(call, stream_type(call, wanted["Tty"]))
     attachment = Attachment(connection, wanted["AttachStdin"], wanted["AttachStdout"], wanted["AttachStderr"])
-    spare = connection.dup()
+    # Kept open until the exit code is known: the client asks for it as soon as it sees the end of the stream.
+    hold = connection.dup()
     try:
-        await call.services.execs.start(session, attachment)
+        await call.services.execs.start(session, attachment, hold)
     except StartFailed as error:
         # Too late for an HTTP status: the sentence goes down the stream, the code into inspect.
         text = _sentence(error).encode() + (b"\r\n" if wanted["Tty"] else b"\n")
         frame = text if wanted["Tty"] else struct.pack(">BxxxI", 2, len(text)) + text
-        await asyncio.get_running_loop().sock_sendall(spare, frame)
-    finally:
-        spare.close()
+        with hold:
+            await asyncio.get_running_loop().sock_sendall(hold, frame)
     return Taken()
 
 

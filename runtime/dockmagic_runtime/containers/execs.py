@@ -6,6 +6,7 @@ program itself is the shim's child and outlives the engine like everything in th
 
 import asyncio
 import secrets
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +101,12 @@ class Execs:
         self._publish(session, f"exec_create: {command}")
         return session
 
-    async def start(self, session: Exec, attachment: Attachment | None) -> None:
+    async def start(
+        self, session: Exec, attachment: Attachment | None, hold: socket.socket | None = None
+    ) -> None:
         """Run it. `attachment` is the client's stream; returns when the program has been executed.
+
+        `hold`, a duplicate of that stream, is closed when the exit code is known.
 
         Raises StartFailed (126, 127), Conflict if it ran already.
         """
@@ -117,7 +122,7 @@ class Execs:
             session.running, session.exit_code = False, error.exit_code
             raise
         self._publish(session, f"exec_start: {' '.join(session.wanted['Cmd'])}")
-        watcher = asyncio.create_task(self._await_exit(session, shim.exec_exited(session.id)))
+        watcher = asyncio.create_task(self._await_exit(session, shim.exec_exited(session.id), hold))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
 
@@ -129,9 +134,13 @@ class Execs:
     async def resize(self, session: Exec, height: int, width: int) -> None:
         await self._containers.shim(session.container).resize(height, width, session.id)
 
-    async def _await_exit(self, session: Exec, exited: "asyncio.Future[int]") -> None:
+    async def _await_exit(
+        self, session: Exec, exited: "asyncio.Future[int]", hold: socket.socket | None
+    ) -> None:
         session.exit_code = await exited
         session.running = False
+        if hold:
+            hold.close()
         self._publish(session, "exec_die", exitCode=str(session.exit_code))
 
     def _process(self, session: Exec) -> Json:
