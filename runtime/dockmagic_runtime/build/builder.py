@@ -12,7 +12,7 @@ import contextlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -205,15 +205,10 @@ class _Build:
         if image is None or (wanted and not wanted.accepts(image.platform)):
             reference = parse_reference(name)
             auth = self._options.auths.get(reference.domain)
-            image = await self._puller(reference, wanted, auth)
+            image = await self._builder._puller.pull(reference, wanted, auth, self._emit)
         if image.host:
             raise InvalidParameter("'host' is the machine's own file system and can't be built on")
         return image
-
-    async def _puller(
-        self, reference: Any, platform: Platform | None, auth: Mapping[str, Any] | None
-    ) -> Image:
-        return await self._builder._puller.pull(reference, platform, auth, self._emit)
 
     def _trees(self, planned: PlannedStage, snapshots: SnapshotStore) -> Callable[[str], Any]:
         async def tree_of(name: str) -> Rootfs:

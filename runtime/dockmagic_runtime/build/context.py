@@ -45,7 +45,7 @@ class FileContent:
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to copy: `directory` (a descriptor) and `name` in it; of a directory the contents are meant."""
+    """One thing to copy: `name` in `directory` (a descriptor). Of a directory the contents are meant."""
 
     directory: int
     name: bytes
@@ -77,6 +77,7 @@ def drop_ignored(directory: Path, ignore: Ignore) -> None:
     """Delete what `.dockerignore` excludes."""
     with _open(directory) as root:
         pending = [""]
+        undecided: list[str] = []
         while pending:
             path = pending.pop()
             fd = paths.openat2(root, path or ".", _DIRECTORY, paths.RESOLVE_NO_SYMLINKS)
@@ -89,8 +90,13 @@ def drop_ignored(directory: Path, ignore: Ignore) -> None:
                         remove_tree(fd, name)
                     elif is_directory:
                         pending.append(child)
+                        undecided += [child] if excluded else []
             finally:
                 os.close(fd)
+        # An excluded directory stays only for what was taken back in it. Children come after their parents.
+        for path in reversed(undecided):
+            with suppress(OSError):
+                (directory / path).rmdir()
 
 
 class Tree:
@@ -122,7 +128,8 @@ class Tree:
         sources = [source for path in found if (source := self._source(path))]
         if not sources:
             raise InvalidParameter(
-                f"file not found in build context or excluded by .dockerignore: stat {pattern}: file does not exist"
+                "file not found in build context or excluded by .dockerignore:"
+                f" stat {pattern}: file does not exist"
             )
         return sources
 

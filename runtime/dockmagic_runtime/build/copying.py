@@ -28,7 +28,7 @@ def copy(
     unpack: bool = False,
 ) -> None:
     """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter."""
-    is_directory = target.endswith("/") or os.path.basename(target) == "." or len(sources) > 1
+    is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
             _extract(source, root, target)

@@ -212,7 +212,8 @@ def _copy(node: Node) -> Copy:
     parts = _json_list(node.text) or tuple(words.tokens(node.text, node.escape))
     if len(parts) < 2:
         raise node.error(
-            f"{node.name} requires at least two arguments, but only one was provided. Destination could not be determined"
+            f"{node.name} requires at least two arguments, but only one was provided."
+            " Destination could not be determined"
         )
     if any(part.startswith("<<") for part in parts[:-1]):
         raise NotImplementedHere(f"line {node.line}: here-documents are not supported by this builder")

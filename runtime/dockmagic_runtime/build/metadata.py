@@ -123,7 +123,7 @@ def _text(instruction: Text, state: State) -> tuple[State, str]:
     if name == "STOPSIGNAL":
         parse_signal(text)
         return state.with_config(StopSignal=text), f"STOPSIGNAL {text}"
-    path = absolute(text, state)
+    path = absolute(text, state).rstrip("/") or "/"
     return state.with_config(WorkingDir=path), f"WORKDIR {path}"
 
 

@@ -1,7 +1,7 @@
 """What a build tells its client: Docker's classic builder stream, and our own step records beside it.
 
-A record is `{"aux": {"dockmagic.step": {index, total, instruction, line, state, seconds, size}}}`, `state` being
-`running`, `cached`, `built` or `failed`; clients that do not know it pass it over.
+A record is `{"aux": {"dockmagic.step": {index, total, instruction, line, state, seconds, size}}}`, where
+`state` is `running`, `cached`, `built` or `failed`; clients that do not know it pass it over.
 """
 
 import time

@@ -1,7 +1,7 @@
-"""RUN: one command in a stage's root, through the same process layer as any container, but with no record of it.
+"""RUN: one command in a stage's root, through the same process layer as any container, but unrecorded.
 
-A build has one network sandbox, made at its first RUN and shared by the others: it is the steps' own work that
-should take the time. Interrupted, the step's process is killed and awaited before the interrupt goes on.
+A build has one network sandbox, made at its first RUN and shared by the others: it is the steps' own work
+that should take the time. Interrupted, the step's process is killed and awaited before the interrupt goes on.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _SIGKILL = 9
 
 @dataclass(frozen=True)
 class Command:
-    """What a RUN step runs: argv, the stage's image config, and the variables of this build (`NAME=value`)."""
+    """What a RUN step runs: argv, the stage's image config, and variables of this build (`NAME=value`)."""
 
     id: str
     argv: Sequence[str]

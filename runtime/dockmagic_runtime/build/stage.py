@@ -115,24 +115,15 @@ class Stage:
     async def _copy(self, instruction: Copy) -> None:
         target = metadata.absolute(metadata.expand(instruction, instruction.target, self.state), self.state)
         patterns = [metadata.expand(instruction, source, self.state) for source in instruction.sources]
-        several = len(patterns) > 1
         chown = metadata.expand(instruction, instruction.chown or "", self.state)
-        if several and not target.endswith("/") and instruction.target not in (".", "./") and target != "/":
-            raise instruction.node.error(
-                f"When using {instruction.node.name} with more than one source file, the destination must be a"
-                " directory and end with a /"
-            )
+        if len(patterns) > 1 and not target.endswith("/"):
+            raise _needs_directory(instruction)
         rootfs = await self._around.tree_of(instruction.stage) if instruction.stage is not None else None
         with ExitStack() as stack:
             tree = await in_thread(lambda: stack.enter_context(self._tree(rootfs)))
             sources = await in_thread(_find, tree, patterns, instruction.node.name)
             if len(sources) > 1 and not target.endswith("/"):
-                if not several and instruction.target not in (".", "./") and target != "/":
-                    raise instruction.node.error(
-                        f"When using {instruction.node.name} with more than one source file, the destination"
-                        " must be a directory and end with a /"
-                    )
-                target += "/"
+                raise _needs_directory(instruction)
             digest = await in_thread(checksum, sources, instruction.chmod)
             kind = "multi" if len(sources) > 1 else "dir" if sources[0].is_directory else "file"
             told = f"/bin/sh -c #(nop) {instruction.node.name} {kind}:{digest} in {target} "
@@ -194,7 +185,7 @@ class Stage:
         depends: tuple[str, ...],
         do: Callable[[str], Awaitable[Layer | None]],
     ) -> None:
-        """Find the step in the cache, or do it and remember it; the stage then has `state` and its outcome."""
+        """Find the step in the cache, or do it and remember it; `state` with its outcome is then ours."""
         cache_key = cache.key(self.state.id, told, *depends)
         record = None if self._around.no_cache else self._around.cache.get(cache_key)
         layer = self._around.snapshots.layer(record.diff_id) if record and record.diff_id else None
@@ -250,6 +241,13 @@ class Stage:
         view = self._around.snapshots.view(self.state.diff_ids)
         account = read_account_files(view).resolve(f"{user}:{group if separator and group else user}")
         return account.uid, account.gid
+
+
+def _needs_directory(instruction: Copy) -> InvalidParameter:
+    return instruction.node.error(
+        f"When using {instruction.node.name} with more than one source file, the destination must be a"
+        " directory and end with a /"
+    )
 
 
 def _find(tree: Tree, patterns: list[str], name: str) -> list[Source]:

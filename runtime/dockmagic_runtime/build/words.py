@@ -1,4 +1,4 @@
-"""The little shell language of Dockerfile arguments: quotes, escapes, `$NAME`, `${NAME:-word}`, `${NAME:+word}`.
+"""The little shell language of Dockerfile arguments: quotes, escapes, `$A`, `${A:-word}`, `${A:+word}`.
 
 Only substitution, never commands. A name that is not set expands to nothing.
 """

@@ -1,0 +1,304 @@
+"""Whole builds: files, configs, cache, stages, failures, interrupts; the stream a client sees."""
+
+import asyncio
+import io
+import re
+import tarfile
+
+import pytest
+from dockmagic_runtime.build.options import BuildOptions
+from dockmagic_runtime.build.parser import DockerfileError
+from dockmagic_runtime.build.stage import StepFailed
+from dockmagic_runtime.errors import InvalidParameter, NotFound
+
+from .conftest import Bench, context
+
+
+async def test_the_stream_is_dockers(bench: Bench) -> None:
+    image = await bench.build("FROM base\nRUN echo hello; echo world > /f\nENV A=b\n", tags=["me/app", "x:1"])
+    step = r"[0-9a-f]{12}"
+    expected = (
+        rf"Step 1/3 : FROM base\n ---> {step}\n"
+        rf"Step 2/3 : RUN echo hello; echo world > /f\n ---> Running in {step}\nhello\n"
+        rf" ---> Removed intermediate container {step}\n ---> {step}\n"
+        rf"Step 3/3 : ENV A=b\n ---> {step}\n"
+        rf"Successfully built {image.id[7:19]}\nSuccessfully tagged me/app:latest\nSuccessfully tagged x:1\n"
+    )
+    assert re.fullmatch(expected, bench.text), bench.text
+    assert {"aux": {"ID": image.id}} in bench.said
+    assert image.repo_tags == ["me/app:latest", "x:1"]
+    assert bench.sh(image, "cat /f") == "world\n"
+    assert bench.states == ["cached", "built", "built"]
+
+
+async def test_a_layer_has_what_the_step_wrote_and_no_mount_points(bench: Bench) -> None:
+    image = await bench.build("FROM base\nRUN touch /one\n")
+    layer = bench.layers.get(image.diff_ids[-1])
+    assert layer and [path.name for path in layer.path.iterdir()] == ["one"]
+
+
+async def test_config(bench: Bench) -> None:
+    image = await bench.build(
+        """FROM base
+ARG WHO=world
+ENV GREETING="hello $WHO" X=1
+ENV Y=$X-${Z:-none} PATH=/opt/bin:$PATH
+LABEL a.b="c d" e=f
+EXPOSE 80 53/udp 8000-8001
+VOLUME ["/data", "/more"]
+USER me
+WORKDIR /srv
+WORKDIR app/
+STOPSIGNAL SIGINT
+CMD echo hi
+ENTRYPOINT ["/bin/sh", "-c"]
+HEALTHCHECK --interval=5s --retries=3 CMD true
+""",
+        build_arguments={"WHO": "you"},
+        labels={"given": "1"},
+    )
+    settings = image.config["config"]
+    assert settings["Env"] == ["PATH=/opt/bin:/bin", "GREETING=hello you", "X=1", "Y=1-none"]
+    assert settings["Labels"] == {"a.b": "c d", "e": "f", "given": "1"}
+    assert sorted(settings["ExposedPorts"]) == ["53/udp", "80/tcp", "8000/tcp", "8001/tcp"]
+    assert settings["Volumes"] == {"/data": {}, "/more": {}}
+    assert (settings["User"], settings["WorkingDir"], settings["StopSignal"]) == ("me", "/srv/app", "SIGINT")
+    assert settings["Entrypoint"] == ["/bin/sh", "-c"] and "Cmd" not in settings
+    assert settings["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 5 * 10**9, "Retries": 3}
+    assert bench.sh(image, "stat -c '%U %a' /srv/app") == "root 755\n"
+    history = image.config["history"]
+    assert [not entry.get("empty_layer") for entry in history].count(True) == len(image.diff_ids)
+
+
+async def test_run_sees_user_directory_and_variables(bench: Bench) -> None:
+    image = await bench.build(
+        """FROM base
+ARG A=1
+ARG B
+ENV C=3
+RUN mkdir /out && chmod 777 /out
+USER me
+WORKDIR /out
+RUN echo "$A $B $C $(pwd) $(id -u):$(id -g)" > seen
+RUN ["/bin/sh", "-c", "echo exec $C > exec"]
+SHELL ["/bin/sh", "-ec"]
+RUN false || true; echo shell > shell
+""",
+        build_arguments={"B": "two"},
+    )
+    assert bench.sh(image, "cat /out/seen /out/exec /out/shell") == "1 two 3 /out 1000:1001\nexec 3\nshell\n"
+    assert "B=two" not in image.config["config"]["Env"]
+
+
+async def test_run_has_the_network(bench: Bench) -> None:
+    image = await bench.build("FROM base\nRUN ip -o addr | grep -c 'eth0.*inet ' > /n; cat /etc/hosts > /h\n")
+    assert bench.sh(image, "cat /n") == "1\n"
+
+
+FILES = {"a.txt": "A", "b.txt": "B", "d/x": "X", "d/sub/y": "Y", "link": "-> a.txt"}
+
+
+async def test_copy(bench: Bench) -> None:
+    image = await bench.build(
+        """FROM base
+COPY a.txt /one
+COPY a.txt b.txt /two/
+COPY *.txt /three/
+COPY d /four
+COPY d/ /four/deeper
+WORKDIR /five
+COPY a.txt .
+COPY link linked
+COPY --chown=me --chmod=600 d /six
+COPY --chown=5:others a.txt /seven/
+COPY a.txt /home/me
+""",
+        FILES,
+    )
+    listing = bench.sh(
+        image,
+        "cd /; cat one two/a.txt two/b.txt three/b.txt four/x four/sub/y four/deeper/x"
+        " five/a.txt five/linked home/me/a.txt",
+    )
+    assert listing == "AABBXYXAAA"
+    assert (
+        bench.sh(image, "stat -c '%u:%g %a' /six/x /seven/a.txt /one")
+        == "1000:1001 600\n5:2000 644\n0:0 644\n"
+    )
+    assert bench.sh(image, "stat -c '%Y' /one") == "1700000000\n"
+
+
+async def test_add_unpacks_archives_and_copy_does_not(bench: Bench) -> None:
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as tar:
+        info = tarfile.TarInfo("inside/file")
+        info.size, info.uid = 2, 7
+        tar.addfile(info, io.BytesIO(b"in"))
+    image = await bench.build(
+        "FROM base\nADD t.tgz /added/\nCOPY t.tgz /copied/\nADD a.txt /added/\n",
+        {"t.tgz": inner.getvalue(), "a.txt": "A"},
+    )
+    assert bench.sh(
+        image, "cat /added/inside/file /added/a.txt; ls /copied; stat -c %u /added/inside/file"
+    ) == ("inAt.tgz\n7\n")
+
+
+async def test_copy_through_a_link_of_the_image_stays_inside(bench: Bench) -> None:
+    image = await bench.build(
+        "FROM base\nRUN ln -s /etc /l; ln -s ../../.. /up\nCOPY a.txt /l/\nCOPY a.txt /up/b\n", FILES
+    )
+    assert bench.sh(image, "cat /etc/a.txt /b") == "AA"
+
+
+async def test_dockerignore(bench: Bench) -> None:
+    image = await bench.build(
+        "FROM base\nCOPY . /c/\n",
+        {**FILES, "d/keep": "K", ".dockerignore": "# no\n*.txt\nd/**\n!d/keep\n!b.txt\n"},
+    )
+    assert bench.sh(image, "cd /c; ls -a d; ls").split() == [
+        ".",
+        "..",
+        "keep",
+        "Dockerfile",
+        "b.txt",
+        "d",
+        "link",
+    ]
+    with pytest.raises(InvalidParameter, match="COPY failed: file not found in build context or excluded"):
+        await bench.build("FROM base\nCOPY a.txt /\n", {**FILES, ".dockerignore": "*.txt"})
+
+
+async def test_stages(bench: Bench) -> None:
+    dockerfile = """ARG TAG=latest
+FROM base:$TAG AS build
+RUN echo made > /made; echo passwd > /secret
+FROM base AS unused
+RUN false
+FROM scratch AS final
+COPY --from=build /made /result
+COPY --from=0 /made /second
+COPY --from=base /etc/group /group
+FROM final
+LABEL last=1
+"""
+    image = await bench.build(dockerfile)
+    layers = [bench.layers.get(diff_id) for diff_id in image.diff_ids]
+    assert [[p.name for p in layer.path.iterdir()] for layer in layers if layer] == [
+        ["result"],
+        ["second"],
+        ["group"],
+    ]
+    assert "unused" not in bench.text
+    image = await bench.build(dockerfile, target="build")
+    assert bench.sh(image, "cat /secret") == "passwd\n"
+    with pytest.raises(InvalidParameter, match="failed to reach build target nowhere in Dockerfile"):
+        await bench.build(dockerfile, target="nowhere")
+    with pytest.raises(StepFailed):
+        await bench.build(dockerfile, target="unused")
+
+
+async def test_the_cache_is_of_content(bench: Bench) -> None:
+    dockerfile = "FROM base\nARG A=1\nCOPY a.txt /\nRUN echo $A > /run\nENV X=1\n"
+    first = await bench.build(dockerfile, {"a.txt": "A"})
+    again = await bench.build(dockerfile, {"a.txt": "A", "other": "file"})
+    assert again.id == first.id and bench.states == ["cached"] * 5
+    assert " ---> Using cache\n" in bench.text
+
+    await bench.build(dockerfile, {"a.txt": "changed"})
+    assert bench.states == ["cached", "cached", "built", "built", "built"]
+    await bench.build(dockerfile, {"a.txt": "A"}, build_arguments={"A": "2"})
+    assert bench.states == ["cached", "built", "built", "built", "built"]
+    await bench.build(dockerfile.replace("X=1", "X=2"), {"a.txt": "A"})
+    assert bench.states == ["cached"] * 4 + ["built"]
+    await bench.build(dockerfile, {"a.txt": "A"}, no_cache=True)
+    assert bench.states == ["cached"] + ["built"] * 4
+    # What stands in the config is seen by RUN, so it is in the key of all that follow.
+    await bench.build("FROM base\nENV N=1\nRUN echo $N > /n\n")
+    image = await bench.build("FROM base\nENV N=2\nRUN echo $N > /n\n")
+    assert bench.sh(image, "cat /n") == "2\n"
+
+
+async def test_the_cache_keeps_layers_until_it_is_pruned(bench: Bench) -> None:
+    image = await bench.build("FROM base\nRUN echo kept > /k\n", tags=["gone"])
+    await bench.images.remove("gone")
+    await bench.images.collect()
+    assert bench.layers.get(image.diff_ids[-1])
+    again = await bench.build("FROM base\nRUN echo kept > /k\n")
+    assert bench.states == ["cached", "cached"] and again.id == image.id
+    await bench.images.remove(again.id)
+    answer = await bench.builder.prune()
+    assert answer["CachesDeleted"] and answer["SpaceReclaimed"] == 5
+    assert bench.layers.get(image.diff_ids[-1]) is None
+
+
+async def test_steps_that_do_the_same_share_one_layer(bench: Bench) -> None:
+    image = await bench.build("FROM base\nRUN true\nRUN true # again\nRUN echo x > /x\n")
+    assert image.diff_ids[1] == image.diff_ids[2]
+    assert bench.sh(image, "cat /x") == "x\n"
+
+
+async def test_a_failing_command(bench: Bench) -> None:
+    with pytest.raises(
+        StepFailed, match=r"^The command '/bin/sh -c echo out; exit 3' returned a non-zero code: 3$"
+    ) as failed:
+        await bench.build("FROM base\nRUN echo kept > /k\nRUN echo out; exit 3\n")
+    assert failed.value.code == 3 and "out\n" in bench.text and bench.states[-1] == "failed"
+    assert len(bench.images.list()) == 1
+    await bench.build("FROM base\nRUN echo kept > /k\n")
+    assert bench.states == ["cached", "cached"]
+    with pytest.raises(StepFailed) as failed:
+        await bench.build('FROM base\nRUN ["/no/such/program"]\n')
+    assert failed.value.code == 127
+
+
+async def test_an_interrupt_leaves_nothing_but_the_cache(bench: Bench) -> None:
+    task = asyncio.create_task(bench.build("FROM base\nRUN echo done > /d\nRUN echo started; sleep 1000\n"))
+    while "started" not in bench.text:
+        await asyncio.sleep(0.01)
+        assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(bench.images.list()) == 1
+    await bench.build("FROM base\nRUN echo done > /d\n")
+    assert bench.states == ["cached", "cached"]
+
+
+async def test_onbuild(bench: Bench) -> None:
+    await bench.build("FROM base\nONBUILD COPY a.txt /trigger\nONBUILD RUN echo t > /t\n", tags=["parent"])
+    image = await bench.build("FROM parent\nLABEL x=y\n", FILES)
+    assert bench.sh(image, "cat /trigger /t") == "At\n"
+    assert "# Executing 2 build triggers" in bench.text and "OnBuild" not in image.config["config"]
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "error", "sentence"),
+    [
+        ("", InvalidParameter, "the Dockerfile cannot be empty"),
+        ("# only\n", InvalidParameter, "the Dockerfile cannot be empty"),
+        ("RUN x\n", DockerfileError, "on line 1, column 1: no build stage in current context"),
+        ("FROM base\n\n  FOO bar\n", DockerfileError, "on line 3, column 3: unknown instruction: FOO"),
+        ("FROM base\nCOPY x\n", DockerfileError, "line 2, column 1: COPY requires at least two arguments"),
+        ("FROM base\nCOPY --frm=x a /\n", DockerfileError, "line 2, column 1: unknown flag: --frm"),
+        ("FROM base\nENV A\n", DockerfileError, "ENV must have two arguments"),
+        ("FROM base\nEXPOSE 99999\n", DockerfileError, "invalid containerPort: 99999"),
+        ("FROM base\nLABEL a=${\n", DockerfileError, "bad substitution"),
+        ("FROM base\nCOPY ../x /\n", InvalidParameter, "forbidden path outside the build context: ../x"),
+        ("FROM base\nUSER nobody-here\nRUN true\n", InvalidParameter, "unable to find user nobody-here"),
+        ("FROM base:nope@\n", InvalidParameter, "invalid reference format"),
+    ],
+)
+async def test_bad_dockerfiles(bench: Bench, dockerfile: str, error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=re.escape(sentence)):
+        await bench.build(dockerfile or "\n")
+
+
+async def test_missing_dockerfile_and_hostile_context(bench: Bench) -> None:
+    with pytest.raises(InvalidParameter, match="Cannot locate specified Dockerfile: Other"):
+        await bench.builder.build(
+            context({}, "FROM base\n"), BuildOptions(dockerfile="Other"), bench.said.append
+        )
+    with pytest.raises(InvalidParameter, match="outside of the archive's root"):
+        await bench.build("FROM base\n", {"../evil": "x"})
+    with pytest.raises((InvalidParameter, NotFound)):
+        await bench.build("FROM base\nCOPY l/passwd /x\n", {"l": "-> /etc"})
