@@ -241,16 +241,14 @@ def _validate_mount(mount: Mapping[str, Any], where: str, kinds: Mapping[str, st
         raise InvalidParameter(f"{where}.source: required for a bind mount, and missing")
     if not bind and not mount.get("type") and "remount" not in (mount.get("options") or ()):
         raise InvalidParameter(f"{where}.type: required, and missing")
-    if (mount.get("uidMappings") or mount.get("gidMappings")) and not bind:
-        raise InvalidParameter(f"{where}: id mappings are for bind mounts")
-    if bool(mount.get("uidMappings")) != bool(mount.get("gidMappings")):
-        raise InvalidParameter(f"{where}: uidMappings and gidMappings go together")
+    if mount.get("uidMappings") or mount.get("gidMappings"):
+        raise InvalidParameter(f"{where}: id-mapped mounts are not supported")
     if mount.get("type") == "mqueue" and "ipc" not in kinds:
         raise InvalidParameter(f"{where}: mqueue needs an ipc namespace")
 
 
 def _validate_linux(linux: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
-    for name in ("intelRdt", "netDevices"):
+    for name in ("intelRdt", "netDevices", "memoryPolicy"):
         if linux.get(name):
             raise InvalidParameter(f"linux.{name}: not supported")
     if linux.get("mountLabel"):

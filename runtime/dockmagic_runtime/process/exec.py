@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from dockmagic_runtime.errors import EngineError
 from dockmagic_runtime.kernel import capabilities, libc, namespaces, paths, pty
 from dockmagic_runtime.kernel.cgroups import Cgroup
-from dockmagic_runtime.process import create, execute, init
+from dockmagic_runtime.process import create, execute, init, scheduling
 from dockmagic_runtime.process.create import Created
 from dockmagic_runtime.process.messages import StartFailed
 
@@ -121,6 +121,7 @@ def _become(
     execute.set_oom_score(process, parent.warn)
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     os.setsid()
+    scheduling.set_affinity(process, "initial")
     # The groups are named by the host's paths, so they come before the container's mounts.
     if cgroup is not None and not cgroup.layout.unified:
         init.join_v1(cgroup)
@@ -147,6 +148,8 @@ def _become(
     execute.own_stdio((process.get("user") or {}).get("uid", 0))
     execute.enter_directory(process.get("cwd") or "/")
     execute.set_rlimits(process.get("rlimits") or (), parent.warn)
+    scheduling.apply(process)
+    scheduling.set_affinity(process, "final")
     execute.reset_signals()
     no_new_privs = bool(process.get("noNewPrivileges"))
     execute.become_user(process, keep_for_seccomp=seccomp is not None and not no_new_privs)

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from dockmagic_runtime.errors import EngineError
 from dockmagic_runtime.kernel import libc, mounts, namespaces, pty, seccomp
 from dockmagic_runtime.kernel.cgroups import Cgroup, layout
-from dockmagic_runtime.process import execute, interfaces, reaper, rootfs
+from dockmagic_runtime.process import execute, interfaces, reaper, rootfs, scheduling
 from dockmagic_runtime.process.messages import Message, StartFailed, receive_packet, send_packet
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 
@@ -180,6 +180,7 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
     execute.own_stdio((process.get("user") or {}).get("uid", 0))
     execute.enter_directory(cwd)
     execute.set_rlimits(process.get("rlimits") or (), parent.warn)
+    scheduling.apply(process, linux)
     execute.reset_signals()
 
     # 11. The user. CAP_SYS_ADMIN stays for the filter unless no_new_privs makes that unnecessary.

@@ -23,10 +23,10 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound, SystemFailure
-from dockmagic_runtime.kernel import pidfd, seccomp
+from dockmagic_runtime.kernel import capabilities, pidfd, seccomp
 from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.oci.runtime import validate, validate_process
-from dockmagic_runtime.process import hooks, state
+from dockmagic_runtime.process import hooks, scheduling, state
 from dockmagic_runtime.process.create import Created
 from dockmagic_runtime.process.create import create as create_process
 from dockmagic_runtime.process.exec import exec_in
@@ -57,6 +57,7 @@ def create(
     """Make a container that waits at its gate. `keep_console`: the caller serves the terminal itself."""
     config = request.config
     validate(config)
+    config["process"] = _grantable(config["process"], warn)
     check_console(bool(config["process"].get("terminal")), request.console_socket, keep_console)
     linux = config.get("linux") or {}
     container = Container(
@@ -148,8 +149,8 @@ class ExecRequest:
 
 def exec_(container: Container, request: ExecRequest, warn: Warn) -> int:
     """Run a further program in the container; its exit code, or 0 at once if detached."""
-    process = request.process
-    validate_process(process)
+    validate_process(request.process)
+    process = _grantable(request.process, warn)
     check_console(bool(process.get("terminal")), request.console_socket, not request.detach)
     status = container.status()
     if status in ("creating", "stopped"):
@@ -158,6 +159,7 @@ def exec_(container: Container, request: ExecRequest, warn: Warn) -> int:
         raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
     linux = container.config.get("linux") or {}
     profile = linux.get("seccomp")
+    scheduling.set_personality(linux)  # ours, which the child inherits
     member = container.open_process()
     try:
         added = exec_in(
@@ -227,6 +229,20 @@ def delete(root: Path, container_id: str, warn: Warn, *, force: bool = False) ->
         container.group.remove(kill=True)
         container.forget()
     _report(hooks.run_all(_hooks(config, "poststop"), container.document("stopped")), warn)
+
+
+def _grantable(process: dict[str, Any], warn: Warn) -> dict[str, Any]:
+    """Without the capabilities that this kernel doesn't know or we don't have: a warning each, as the
+    specification wants it."""
+    wanted = process.get("capabilities")
+    if not wanted:
+        return process
+    mine = set(capabilities.names(capabilities.current()["permitted"]))
+    missing = sorted({name for names in wanted.values() for name in names or ()} - mine)
+    for name in missing:
+        warn(f"capability {name} can't be granted: left out")
+    kept = {kind: [name for name in names or () if name in mine] for kind, names in wanted.items()}
+    return {**process, "capabilities": kept}
 
 
 def check_console(terminal: bool, console_socket: str | None, stays: bool) -> None:
