@@ -62,14 +62,17 @@ async def feed(chunks: AsyncIterable[bytes], work: Callable[[BinaryIO], Result])
     writer = asyncio.StreamWriter(transport, protocol, None, loop)
     working = in_own_thread(run)
     try:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            async for chunk in chunks:
+        async for chunk in chunks:
+            try:
                 writer.write(chunk)
                 await writer.drain()
+            except (BrokenPipeError, ConnectionResetError):
+                break  # The thread has stopped reading; its result says why.
         writer.close()
         return await asyncio.shield(working)
     except BaseException:
-        transport.abort()
+        if not transport.is_closing():
+            transport.abort()
         await settled(working)
         raise
 

@@ -8,7 +8,7 @@ Result = TypeVar("Result")
 
 
 async def together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """All results, in order. The first failure stops the others, waits for them to have stopped, and is raised.
+    """All results, in order. The first failure stops the others, waits until they have, and is raised.
 
     Cancelling stops all. (A TaskGroup would wrap the failure into a group, which no caller here has use for.)
     """

@@ -26,13 +26,14 @@ import aiohttp
 
 from dockmagic_runtime import __version__
 from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.errors import Unauthorized
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import sha256_digest
 from dockmagic_runtime.oci.reference import Reference
 from dockmagic_runtime.registry.auth import NO_CREDENTIALS, Authorizer, Credentials
 from dockmagic_runtime.registry.challenge import parse_challenges
 from dockmagic_runtime.registry.endpoints import Endpoint, endpoints, tls_context
-from dockmagic_runtime.registry.failures import RegistryError, Unreachable, error_of, unreachable
+from dockmagic_runtime.registry.failures import RegistryError, Unreachable, error_of, failure, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -107,20 +108,25 @@ class Registry:
         return Repository(self, endpoint, reference.path, authorizer)
 
     async def login(self, host: str, auth: Mapping[str, Any]) -> None:
-        """Try credentials at `host`. Raises RegistryError if they are not accepted, Unreachable."""
-        domain = urlsplit(host).netloc if "://" in host else host
-        hub = domain in ("", "docker.io", "index.docker.io")
+        """Try credentials at `host`. Raises Unauthorized with Docker's sentence, Unavailable."""
+        domain = urlsplit(host).netloc if "://" in host else host.split("/")[0]
+        hub = domain in ("", "docker.io", "index.docker.io", "registry-1.docker.io")
         reference = Reference("docker.io" if hub else domain, "login")
-        failure: Unreachable | None = None
+        problem: RegistryError | Unreachable | None = None
         for endpoint in self.endpoints(reference, push=True):
+            url = f"{endpoint.url}/v2/"
             try:
                 repository = await self.open(endpoint, reference, auth)
                 headers = await repository.authorizer.header("")
-                async with self.request(endpoint, "GET", f"{endpoint.url}/v2/", headers=headers):
+                async with self.request(endpoint, "GET", url, headers=headers):
                     return
             except Unreachable as error:
-                failure = error
-        raise failure or Unreachable(f"no endpoint for {host}")
+                problem = error
+            except RegistryError as error:
+                if error.status != 401:
+                    raise failure(error) from error
+                raise Unauthorized(f"login attempt to {url} failed with status: 401 Unauthorized") from error
+        raise failure(problem or Unreachable(f"no endpoint for {host}")) from problem
 
     @contextlib.asynccontextmanager
     async def request(
@@ -247,7 +253,7 @@ class Repository:
         while offset < size:
             before = offset
             headers = {"Range": f"bytes={offset}-"} if offset else {}
-            failure: BaseException = aiohttp.ServerDisconnectedError()
+            broken: BaseException = aiohttp.ServerDisconnectedError()
             async with self._exchange("GET", f"blobs/{digest}", headers=headers, ok=(200, 206)) as response:
                 skip = offset if response.status == 200 else 0
                 try:
@@ -257,12 +263,12 @@ class Repository:
                             offset += len(piece)
                             yield piece
                 except _BROKEN as error:
-                    failure = error
+                    broken = error
             if offset >= size:
                 return
             fruitless = 0 if offset > before else fruitless + 1
             if fruitless == ATTEMPTS:
-                raise unreachable("GET", self._url(f"blobs/{digest}"), failure) from failure
+                raise unreachable("GET", self._url(f"blobs/{digest}"), broken) from broken
             log.info("blob %s broke off at %d of %d bytes; going on", digest, offset, size)
             await asyncio.sleep(pause if fruitless else 0)
             pause = min(pause * 2, LONGEST_PAUSE) if fruitless else FIRST_PAUSE

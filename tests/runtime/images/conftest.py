@@ -18,6 +18,8 @@ from dockmagic_runtime.storage.content import ContentStore
 from dockmagic_runtime.storage.database import Database
 from dockmagic_runtime.storage.layers import LayerStore
 
+from tests.runtime.images.made import Made
+
 
 @dataclass
 class Bench:
@@ -44,11 +46,25 @@ class Bench:
         return await self.puller.pull(parse_reference(name), wanted, auth, self.messages.append)
 
     def add(self, made: Any, *names: str, **options: Any) -> Image:
-        """An image as if it had been built here: layers unpacked, no blobs."""
+        """An image whose layers are unpacked here, and which has no blobs."""
         for layer in made.layers:
             self.images.layers.apply(None, io.BytesIO(layer))
         references = [parse_reference(name) for name in names]
         return self.images.add(made.config, made.diff_ids, references, **options)
+
+    def build(self, *texts: str, names: tuple[str, ...] = ()) -> Made:
+        """An image as a build makes it: directories became its layers, and there are no blobs."""
+        layers = []
+        for i, text in enumerate(texts):
+            upper = self.root / "upper"
+            upper.mkdir()
+            (upper / f"layer{i}").write_text(text)
+            out = io.BytesIO()
+            self.images.layers.tar(self.images.layers.commit(upper).diff_id, out)
+            layers.append(out.getvalue())
+        made = Made(layers)
+        self.images.add(made.config, made.diff_ids, [parse_reference(name) for name in names])
+        return made
 
     def statuses(self, layer: str) -> list[str]:
         return [message["status"] for message in self.messages if message.get("id") == layer]
