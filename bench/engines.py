@@ -146,6 +146,10 @@ def started_dockerd(root: Path, log: Path, *options: str) -> Iterator[Path]:
                     raise RuntimeError("dockerd did not start: " + log.read_text()[-2000:])
                 time.sleep(0.005)
             yield path
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        mounted = line.split()[4]
+        if Path(mounted).is_relative_to(root):  # dockerd does not undo the mount of its data root on itself
+            subprocess.run(["umount", mounted], check=True)
     if _DOCKER_BRIDGE.exists() and not had_bridge:
         subprocess.run(["ip", "link", "delete", _DOCKER_BRIDGE.name], check=True)
 
