@@ -63,7 +63,8 @@ class Extension:
                 self.shell.magics_manager.magics[kind].pop(name, None)
             self.shell.magics_manager.magics[kind].update(self._shadowed[kind])
         self.shell.magics_manager.registry.pop("DockerMagics", None)
-        self.shell.configurables.remove(self.magics)  # where the base class of magics puts every instance
+        configurables: list[Any] = self.shell.configurables
+        configurables.remove(self.magics)  # where the base class of magics puts every instance
         self.shell.input_transformers_post.remove(self.awaiting)
         self.shell.events.unregister("pre_execute", self.awaiting.pre_execute)
         self.shell.events.unregister("post_execute", self.awaiting.post_execute)

@@ -1,7 +1,7 @@
 """What the notebook tests stand on: an engine, an image in it, and cells that run against it.
 
-The engine is our own, on its test data root (fixture `engine`). With `DOCKMAGIC_TEST_DOCKER` set to the address
-of a real Docker (`unix:///var/run/docker.sock`) every test runs against that one as well.
+The engine is our own, on its test data root (fixture `engine`). With `DOCKMAGIC_TEST_DOCKER` set to the
+address of a real Docker (`unix:///var/run/docker.sock`) every test runs against that one as well.
 """
 
 import atexit
@@ -22,7 +22,22 @@ from nbclient import NotebookClient
 REAL_DOCKER = os.environ.get("DOCKMAGIC_TEST_DOCKER")
 ENGINES = ["dockmagic", "docker"] if REAL_DOCKER else ["dockmagic"]
 BUSYBOX = Path("/bin/busybox")
-APPLETS = ["sh", "echo", "cat", "sleep", "sort", "ls", "true", "false", "env", "id", "pwd", "head", "seq", "yes", "touch", "rm", "wc", "stty", "printf", "kill"]
+APPLETS = [
+    "sh",
+    "echo",
+    "cat",
+    "sleep",
+    "sort",
+    "ls",
+    "true",
+    "false",
+    "env",
+    "id",
+    "head",
+    "touch",
+    "rm",
+    "wc",
+]
 IMAGE = "dockmagic-test/busybox:1"
 LABEL = "org.dockmagic.test"
 
@@ -38,7 +53,8 @@ def docker_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("DOCKER_HOST", host)
     monkeypatch.delenv("DOCKMAGIC_SOCKET", raising=False)
     client = docker.DockerClient(base_url=host)
-    client.api.import_image_from_data(busybox_tar(), *IMAGE.split(":"), changes=[f"LABEL {LABEL}=1"])
+    repository, tag = IMAGE.split(":")
+    client.api.import_image_from_data(busybox_tar(), repository, tag, changes=[f"LABEL {LABEL}=1"])
     yield host
     for container in client.containers.list(all=True, filters={"label": LABEL}):
         container.remove(force=True, v=True)
@@ -47,7 +63,7 @@ def docker_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     for volume in client.volumes.list(filters={"label": LABEL}):
         volume.remove(force=True)
     for image in client.images.list(filters={"label": LABEL}):
-        client.images.remove(image.id, force=True)
+        client.images.remove(str(image.id), force=True)
     client.close()
 
 

@@ -21,5 +21,6 @@ def test_engine_passes_its_arguments_on() -> None:
 
 
 def test_nothing_of_ours_is_imported_before_it_is_needed() -> None:
-    code = "import sys, dockmagic.command; print([m for m in ('docker', 'IPython', 'pandas') if m in sys.modules])"
+    modules = "('docker', 'IPython', 'pandas')"
+    code = f"import sys, dockmagic.command; print([m for m in {modules} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

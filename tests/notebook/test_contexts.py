@@ -39,7 +39,7 @@ def test_an_engine_of_docker_host_that_does_not_answer(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(
-        EngineUnavailable, match="Cannot connect to the engine at unix://.*none.sock"
+        EngineUnavailable, match=r"Cannot connect to the engine at unix://.*none.sock"
     ) as caught:
         Contexts().client()
     assert caught.value.exit_code == 125

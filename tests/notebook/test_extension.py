@@ -68,9 +68,10 @@ def test_a_container_has_a_card_and_one_that_is_gone_too(docker_host: str, shell
 
 def test_imports_are_late() -> None:
     """Neither loading the extension nor the grammar imports what costs a second."""
+    modules = ("pandas", "matplotlib", "ipywidgets", "docker", "dockmagic_runtime")
     code = (
         "import sys, dockmagic.extension, dockmagic.grammar; "
-        "print([m for m in ('pandas', 'matplotlib', 'ipywidgets', 'docker', 'dockmagic_runtime') if m in sys.modules])"
+        f"print([name for name in {modules} if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

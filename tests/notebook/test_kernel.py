@@ -109,7 +109,7 @@ class Kernel:
         self.manager, self.client = start_new_kernel(kernel_name="python3", env=dict(os.environ))
 
     def run(self, source: str, *stops: float) -> tuple[list[dict[str, Any]], float]:
-        """The messages of a cell, and the seconds from the last Stop to its end. Stops come after output starts."""
+        """The messages of a cell, and the seconds from the last of `stops` (seconds from now) to its end."""
         source = source.replace("IMAGE", IMAGE)
         sent = self.client.execute(source)
         timers = [threading.Timer(after, self.manager.interrupt_kernel) for after in stops]
