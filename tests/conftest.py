@@ -1,7 +1,7 @@
 """A real engine for the tests, with a data root of its own, and a registry with the stand-in images.
 
-Both are started once a session, when first asked for, and ended by their process ids. What an engine leaves in
-the kernel when it has been told to remove everything is an error of the session's last test.
+Both are started once a session, when first asked for, and ended by their process ids. What an engine leaves
+in the kernel when it has been told to remove everything is an error of the session's last test.
 """
 
 import os
@@ -45,7 +45,7 @@ class EngineProcess:
                 command, pass_fds=(writer,), stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
         os.close(writer)
-        with open(reader) as lines:
+        with os.fdopen(reader) as lines:
             answer = lines.readline().strip()
         if answer != "ready":
             self.process.wait()

@@ -1,7 +1,8 @@
 """`python -m dockmagic_runtime`: run an engine in the foreground.
 
 The order matters: the spawner is forked while this process has one thread, no event loop and few modules, so
-that every container starts from a small and quiet process. Only then are the server and the networks imported.
+that every container starts from a small and quiet process. Only then are the server and the networks
+imported.
 """
 
 import argparse
@@ -27,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = _configure(options)
         if os.geteuid() != 0:
             raise InvalidParameter(
-                "the engine needs root to make namespaces and networks: start it with sudo, or point DOCKER_HOST "
-                "at an engine that runs already"
+                "the engine needs root to make namespaces and networks: start it with sudo, or point "
+                "DOCKER_HOST at an engine that runs already"
             )
         from dockmagic_runtime import locking
 

@@ -58,15 +58,15 @@ class EventBus:
     async def subscribe(
         self, matches: Predicate, since: int | None = None, until: int | None = None
     ) -> AsyncIterator[Event]:
-        """Events that match, from `since` to `until` (nanoseconds since the epoch; None: from now, for ever)."""
+        """Events that match, from `since` to `until` (nanoseconds since the epoch; None: now, for ever)."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._subscribers.add(queue)
         try:
             if since is not None:
                 for event in list(self._history):
-                    if event["timeNano"] >= since and (until is None or event["timeNano"] <= until):
-                        if matches(event):
-                            yield event
+                    in_time = since <= event["timeNano"] and (until is None or event["timeNano"] <= until)
+                    if in_time and matches(event):
+                        yield event
             while True:
                 left = None if until is None else until / 1e9 - time.time()
                 if left is not None and left <= 0:

@@ -1,4 +1,4 @@
-"""The engine's event loop: started, told to stop by SIGTERM or SIGINT, and the word to whoever waits for it."""
+"""The engine's event loop: from the first client served to SIGTERM or SIGINT."""
 
 import asyncio
 import gc

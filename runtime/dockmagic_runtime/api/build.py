@@ -18,7 +18,6 @@ from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 routes = Routes()
 
 _CHUNK = 1 << 18
-_IN_MEMORY = 1 << 24
 _LIMITS = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares", "cpuquota": "CpuQuota"} | {
     "cpuperiod": "CpuPeriod",
     "cpusetcpus": "CpusetCpus",
@@ -33,7 +32,7 @@ async def build(call: Call) -> web.StreamResponse:
     if call.text("remote"):
         raise NotImplementedHere("building from a remote context is not supported; send the context as a tar")
     options = _options(call)
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as context:
+    with tempfile.TemporaryFile(dir=call.services.config.data_root) as context:
         async for chunk in call.request.content.iter_chunked(_CHUNK):
             context.write(chunk)
         context.seek(0)

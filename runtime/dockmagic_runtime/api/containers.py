@@ -193,14 +193,14 @@ async def _exported(call: Call, container: Container) -> AsyncIterator[bytes]:
 
     def write() -> None:
         try:
-            with open(writer, "wb") as out:
+            with os.fdopen(writer, "wb") as out:
                 call.services.snapshots.export(container.id, out, root=root)
         finally:
             if root is not None:
                 os.close(root)
 
     task = asyncio.ensure_future(asyncio.to_thread(write))
-    with open(reader, "rb") as source:
+    with os.fdopen(reader, "rb") as source:
         while chunk := await asyncio.to_thread(source.read, _BATCH * 16):
             yield chunk
     await task

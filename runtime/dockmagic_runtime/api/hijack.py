@@ -1,11 +1,13 @@
 """Turning an HTTP connection into a raw stream: attach and exec.
 
-The client asks with `Upgrade: tcp` and gets `101 UPGRADED`, or without and gets a `200` whose body lasts as long as
-the connection. From then on the connection is not HTTP's any more. We write the head of the answer, take the socket
-away from aiohttp and hand a duplicate of it to the container's shim, which reads stdin from it and writes output to
-it. So no byte of a container passes through the engine, and an attached client outlives it.
+The client asks with `Upgrade: tcp` and gets `101 UPGRADED`, or without and gets a `200` whose body lasts as
+long as the connection. From then on the connection is not HTTP's any more. We write the head of the answer,
+take the socket away from aiohttp and hand a duplicate of it to the container's shim, which reads stdin from
+it and writes output to it. So no byte of a container passes through the engine, and an attached client
+outlives it.
 
-aiohttp closes its own copy of the socket when the handler returns; a stream lives until the last copy is closed.
+aiohttp closes its own copy of the socket when the handler returns; a stream lives until the last copy is
+closed.
 """
 
 import os

@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, JsonStream, answer
-from dockmagic_runtime.api.errors import status_of
 from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.errors import EngineError, InvalidParameter, Unavailable
 from dockmagic_runtime.images import archive, listing, push, removal
 from dockmagic_runtime.oci.image import Platform
@@ -24,8 +24,8 @@ _CHUNK = 1 << 18
 async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[object]]) -> web.StreamResponse:
     """Run `work` and send what it tells as one JSON object per line, as it comes.
 
-    An error before the first word is an HTTP status; later it is the last object of the stream. When the client
-    goes away the work is cancelled.
+    An error before the first word is an HTTP status; later it is the last object of the stream. When the
+    client goes away the work is cancelled.
     """
     queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     task = asyncio.ensure_future(work(queue.put_nowait))
@@ -39,9 +39,9 @@ async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[objec
         except EngineError as error:
             if not stream.opened:
                 raise
-            await stream.send(
-                {"errorDetail": {"code": status_of(error), "message": str(error)}, "error": str(error)}
-            )
+            # Docker gives a number for one kind only: a step of a build that exited with it.
+            code = {"code": error.code} if isinstance(error, StepFailed) else {}
+            await stream.send({"errorDetail": {**code, "message": str(error)}, "error": str(error)})
         return await stream.close()
     finally:
         task.cancel()

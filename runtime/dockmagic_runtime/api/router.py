@@ -1,7 +1,7 @@
 """From a request line to a handler: Docker's paths, with or without `/v1.NN` in front.
 
-aiohttp speaks HTTP; only the choice of the handler is made here, because Docker's paths carry a version that is
-not part of any of them and image names with slashes in their middle.
+aiohttp speaks HTTP; only the choice of the handler is made here, because Docker's paths carry a version that
+is not part of any of them and image names with slashes in their middle.
 """
 
 import json

@@ -98,7 +98,7 @@ def _topmost(layers: list[str], path: str) -> str:
             continue
         finally:
             os.close(root)
-        with open(descriptor, encoding="utf-8", errors="replace") as file:
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
             return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
     return ""
 

@@ -1,7 +1,8 @@
 """Copy-up: an empty volume mounted over a directory of the image starts with that directory's content.
 
-Docker's rule: named and anonymous volumes only, only while the volume is empty, never with `nocopy`. The image's
-side is read through a detached read-only mount and by descriptor, so that its symbolic links lead nowhere else.
+Docker's rule: named and anonymous volumes only, only while the volume is empty, never with `nocopy`. The
+image's side is read through a detached read-only mount and by descriptor, so that its symbolic links lead
+nowhere else.
 """
 
 import os
@@ -56,7 +57,7 @@ def _copy_tree(source: str, target: str) -> None:
             status = entry.stat(follow_symlinks=False)
             copy = f"{target}/{entry.name}"
             if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), copy)  # noqa: PTH115
+                os.symlink(os.readlink(entry.path), copy)  # noqa: PTH115, PTH211
                 os.chown(copy, status.st_uid, status.st_gid, follow_symlinks=False)
             elif entry.is_dir(follow_symlinks=False):
                 os.mkdir(copy)  # noqa: PTH102

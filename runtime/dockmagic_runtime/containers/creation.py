@@ -95,7 +95,8 @@ def _check_ports(config: Json, host: Json) -> None:
                 raise InvalidParameter(f'invalid port specification: "{binding.get("HostPort")}"')
         bindings[_port(port)] = where or [{"HostIp": "", "HostPort": ""}]
     host["PortBindings"] = bindings
-    exposed = {_port(port): {} for port in config.get("ExposedPorts") or {}} | {port: {} for port in bindings}
+    exposed: Json = {_port(port): {} for port in config.get("ExposedPorts") or {}}
+    exposed |= {port: {} for port in bindings}
     if exposed:
         config["ExposedPorts"] = exposed
 

@@ -1,7 +1,7 @@
 """Exec: a further program in a running container. Made with `create`, run once with `start`.
 
-Sessions are kept in memory only: they end with their container, and Docker forgets them with its daemon too. The
-program itself is the shim's child and outlives the engine like everything in the container.
+Sessions are kept in memory only: they end with their container, and Docker forgets them with its daemon too.
+The program itself is the shim's child and outlives the engine like everything in the container.
 """
 
 import asyncio

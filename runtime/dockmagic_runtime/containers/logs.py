@@ -1,7 +1,8 @@
 """What a container wrote: its json-file log, read back whole, from the end, or as it grows.
 
-One line of the file is `{"log": "…\\n", "stream": "stdout", "time": "…"}` (Docker's json-file driver). The shim
-appends; we only read. Following waits for inotify(7) events on the file's directory and ends when the container does.
+One line of the file is `{"log": "…\\n", "stream": "stdout", "time": "…"}` (Docker's json-file driver). The
+shim appends; we only read. Following waits for inotify(7) events on the file's directory and ends when the
+container does.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.kernel.inotify import Watch
@@ -82,7 +84,8 @@ async def follow(path: Path, query: LogQuery, ended: "asyncio.Future[int]") -> A
                     return
                 else:
                     changed = asyncio.ensure_future(watch.wait())
-                    await asyncio.wait({changed, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    either: set[asyncio.Future[Any]] = {changed, ended}
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                     changed.cancel()
         finally:
             file.close()

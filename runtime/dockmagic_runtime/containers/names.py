@@ -18,7 +18,7 @@ happy hardy hearty honest humble jolly keen kind lively loyal lucid lucky mellow
 nimble noble patient placid plucky polite proud quick quiet radiant ready robust rosy serene sharp silver
 sincere smart snug sober solid spry steady sunny swift tender tidy tranquil trusty upbeat vivid warm wise
 witty worthy zesty
-""".split()
+"""
 _SURNAMES = """
 abel agnesi allen archimedes babbage backus banach bell bernoulli bohr boole borg cantor carson cauchy cerf
 church clarke codd cori cray curie darwin dijkstra dirac easley elion erdos euclid euler faraday fermat
@@ -27,12 +27,12 @@ hilbert hoare hopper huygens hypatia jackson johnson joliot kalman kepler knuth 
 lamport laplace leibniz liskov lovelace maxwell mccarthy mendel milner mirzakhani morse nash naur neumann
 newton noether noyce pascal pasteur perlman planck poincare ramanujan ritchie rosalind rubin shannon sinoussi
 stonebraker tesla thompson torvalds turing volta wescoff wiles wilson wirth wozniak yalow
-""".split()
+"""
 
 
 def generate() -> str:
     """A random name such as `calm_hopper`; the caller checks that it is free."""
-    return f"{random.choice(_ADJECTIVES)}_{random.choice(_SURNAMES)}"
+    return f"{random.choice(_ADJECTIVES.split())}_{random.choice(_SURNAMES.split())}"
 
 
 def check(name: str) -> str:

@@ -1,7 +1,8 @@
 """The record of one container: everything that is known of it without asking the kernel.
 
 Kept as one JSON document in the database and rewritten whole in one transaction whenever it changes; what a
-restarted engine needs to find the container again is all here. Handles of running things live in `Containers`.
+restarted engine needs to find the container again is all here. Handles of running things live in
+`Containers`.
 """
 
 import json
@@ -105,7 +106,7 @@ class Records:
         return list(self._by_id.values())
 
     def get(self, reference: str) -> Container:
-        """By whole id, name (with or without slash) or unique id prefix; raises NotFound in Docker's words."""
+        """By id, name (with or without slash) or unique id prefix; raises NotFound in Docker's words."""
         name = reference.removeprefix("/")
         found = self._by_id.get(reference) or self._by_id.get(self._ids.get(name, ""))
         if found:
@@ -160,8 +161,9 @@ class Records:
         del self._ids[container.name]
 
     def _name_taken(self, name: str) -> Conflict:
+        holder = self._ids.get(name, "")
         return Conflict(
-            f'Conflict. The container name "/{name}" is already in use by container "{self._ids.get(name, "")}". '
+            f'Conflict. The container name "/{name}" is already in use by container "{holder}". '
             "You have to remove (or rename) that container to be able to reuse that name."
         )
 

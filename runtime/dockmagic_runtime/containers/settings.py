@@ -132,9 +132,11 @@ HOST_CONFIG_FIELDS: dict[str, tuple[tuple[type, ...], Any]] = {
 
 # Lists of these fields hold strings only.
 _STRING_LISTS = frozenset(
-    ("Env", "Cmd", "Entrypoint", "OnBuild", "Shell", "Binds", "VolumesFrom", "CapAdd", "CapDrop", "Dns")
-    + ("DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt", "DeviceCgroupRules")
-    + ("MaskedPaths", "ReadonlyPaths")
+    (
+        *("Env", "Cmd", "Entrypoint", "OnBuild", "Shell", "Binds", "VolumesFrom", "CapAdd", "CapDrop"),
+        *("Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt"),
+        *("DeviceCgroupRules", "MaskedPaths", "ReadonlyPaths"),
+    )
 )
 _STRING_MAPS = frozenset(("Labels", "Sysctls", "Tmpfs", "StorageOpt", "Annotations"))
 _JSON_NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number"}

@@ -1,7 +1,8 @@
 """From a container's record to an OCI runtime configuration: where Docker's settings become the kernel's.
 
 The result is the inner contract (opencontainers/runtime-spec): `process/` executes it and knows nothing of
-Docker. The defaults (mounts, devices, capabilities, masked paths) are Docker's, from moby's `oci/defaults.go`.
+Docker. The defaults (mounts, devices, capabilities, masked paths) are Docker's, from moby's
+`oci/defaults.go`.
 """
 
 import os
@@ -335,7 +336,8 @@ def _nodes(device: Json) -> list[Json]:
     target = device.get("PathInContainer") or str(source)
     if not source.is_absolute() or not source.exists():
         raise InvalidParameter(
-            f'error gathering device information while adding custom device "{source}": no such file or directory'
+            f'error gathering device information while adding custom device "{source}": '
+            "no such file or directory"
         )
     source = source.resolve()
     if source.is_dir():

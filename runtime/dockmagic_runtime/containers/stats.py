@@ -36,7 +36,7 @@ def _empty(container: Container) -> Json:
         "num_procs": 0,
         "storage_stats": {},
         "pids_stats": {},
-        "blkio_stats": {name: None for name in _BLOCK_FIELDS},
+        "blkio_stats": dict.fromkeys(_BLOCK_FIELDS),
         "cpu_stats": _NO_CPU,
         "precpu_stats": _NO_CPU,
         "preread": timestamps.NEVER,
@@ -102,7 +102,7 @@ def _block_io(used: CgroupStats) -> Json:
             for major, minor, operation, value in counted
         ]
 
-    return {name: None for name in _BLOCK_FIELDS} | {
+    return dict.fromkeys(_BLOCK_FIELDS) | {
         "io_service_bytes_recursive": entries(used.blkio_bytes),
         "io_serviced_recursive": entries(used.blkio_operations),
     }

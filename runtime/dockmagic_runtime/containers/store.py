@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class Containers:
         self.records = records
         self._live: dict[str, Live] = {}
         self._account_files: dict[tuple[str, ...], AccountFiles] = {}
+        self._background: set[asyncio.Task[None]] = set()
         self.on_exit: list[Callable[[Container], None]] = []
 
     # Looking up
@@ -162,14 +163,23 @@ class Containers:
                 self._remove_anonymous_volumes(container)
 
     def _discard(self, container: Container) -> None:
-        """The container's directory; renamed first, so that what a crash leaves of it is known as rubbish."""
+        """The container's directory; renamed first, so that what a crash leaves of it is known as rubbish.
+
+        Nobody waits for the files: they are gone by name, and a thread takes them off the disk.
+        """
         directory = self.directory(container)
         doomed = directory.with_name(f".removed-{container.id}")
         try:
             directory.rename(doomed)
         except FileNotFoundError:
             return
-        shutil.rmtree(doomed)
+        self._in_background(asyncio.to_thread(shutil.rmtree, doomed))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that nobody waits for but the engine's end."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _remove_anonymous_volumes(self, container: Container) -> None:
         for point in container.mounts:
@@ -273,7 +283,7 @@ class Containers:
             container.id,
             container.name,
             spec.hostname(container),
-            container.endpoints,
+            dict(container.endpoints),
             host["PortBindings"],
             dns=host["Dns"],
             dns_search=host["DnsSearch"],
@@ -384,7 +394,7 @@ class Containers:
         self._after_exit(container, live)
 
     def _after_exit(self, container: Container, live: Live) -> None:
-        """Give the network back, and remove the container if it was meant to go: behind the back of waiters."""
+        """Behind the back of waiters: give the network back; remove the container if it was meant to go."""
         live.release = asyncio.create_task(self._release(container))
 
     async def _release(self, container: Container) -> None:
@@ -393,15 +403,15 @@ class Containers:
             container.networks = {}
         if container.host_config["AutoRemove"] and container.id in self._live:
             # Its own task: remove() awaits this one.
-            self._removal = asyncio.create_task(self.remove(container, volumes=True))
+            self._in_background(self.remove(container, volumes=True))
 
     async def end(
         self, container: Container, *, signal: int | None = None, timeout: int | None = None
     ) -> None:
         """Stop a container: its stop signal, `timeout` seconds, SIGKILL; always waits until it is gone.
 
-        `timeout` None is the container's own (10 s unless set), negative waits without end. An interrupt of the
-        waiting client changes nothing: the signal is out and SIGKILL follows.
+        `timeout` None is the container's own (10 s unless set), negative waits without end. An interrupt of
+        the waiting client changes nothing: the signal is out and SIGKILL follows.
         """
         live = self.live(container)
         if not container.state.running:
@@ -540,9 +550,10 @@ class Containers:
     # the engine's own start
 
     async def restore(self) -> None:
-        """Find the containers of the engine before us: running ones by their shim, ended ones by their exit file.
+        """Find the last engine's containers: running ones by their shim, ended ones by their exit file.
 
-        The networks come up in between: they need to know who runs, and the ends of the others release theirs.
+        The networks come up in between: they need to know who runs, and the ends of the others release
+        theirs.
         """
         root = self._config.data_root / "containers"
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
@@ -564,11 +575,13 @@ class Containers:
 
     async def let_go(self) -> None:
         """Drop the handles of running containers; the containers don't notice."""
-        for live in self._live.values():
+        for live in list(self._live.values()):
             if live.watcher:
                 live.watcher.cancel()
             if live.release:
                 await live.release
+        while self._background:
+            await asyncio.wait(self._background)
 
     def _shim_socket_root(self) -> Path:
         return self._config.run_root / "shims"

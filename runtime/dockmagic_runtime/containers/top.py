@@ -1,7 +1,7 @@
 """`docker top`: the processes of a container as `ps` on the host sees them.
 
-Docker runs the host's ps(1) and keeps the lines whose PID is in the container; so do we, and where there is no
-`ps` the default columns are read from proc(5).
+Docker runs the host's ps(1) and keeps the lines whose PID is in the container; so do we, and where there is
+no `ps` the default columns are read from proc(5).
 """
 
 import asyncio

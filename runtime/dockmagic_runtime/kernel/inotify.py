@@ -34,7 +34,12 @@ class Watch:
     async def wait(self) -> None:
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
-        loop.add_reader(self._descriptor, lambda: readable.done() or readable.set_result(None))
+
+        def wake() -> None:
+            if not readable.done():
+                readable.set_result(None)
+
+        loop.add_reader(self._descriptor, wake)
         try:
             await readable
             os.read(self._descriptor, 1 << 16)

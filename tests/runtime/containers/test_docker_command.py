@@ -18,8 +18,8 @@ def run(engine: EngineProcess, *arguments: str, **options: object) -> subprocess
 
 
 RUNTIME = (
-    "docker: Error response from daemon: failed to create task for container: failed to create shim task: OCI "
-    "runtime create failed: runc create failed: unable to start container process: "
+    "docker: Error response from daemon: failed to create task for container: failed to create shim task: "
+    "OCI runtime create failed: runc create failed: unable to start container process: "
 )
 
 
