@@ -44,7 +44,10 @@ class Attachment:
 
 @dataclass(frozen=True)
 class LogSpec:
-    """Where the output goes: `driver` "json-file" or "none"; rotated at `max_size` bytes, `max_file` files kept."""
+    """Where the output goes: `driver` is "json-file" or "none".
+
+    At `max_size` bytes a new file is begun; `max_file` of them are kept.
+    """
 
     driver: str
     path: Path
@@ -54,7 +57,7 @@ class LogSpec:
 
 @dataclass
 class RunRequest:
-    """One container to be started. `bundle` gets shim.json and exit.json, `socket` is where the shim listens."""
+    """One container to be started: `bundle` gets exit.json, `socket` is where the shim listens."""
 
     id: str
     bundle: Path
@@ -79,7 +82,7 @@ def read_exit(bundle: Path) -> Exit | None:
 class Shim:
     """A running container, through its shim. `exited` is resolved when it has ended and its output is logged.
 
-    If the shim itself is killed, the container dies with it: `exited` is then 137, and what it left is removed.
+    If the shim itself is killed, the container dies with it: `exited` is then 137, and its group is removed.
     """
 
     def __init__(self, sock: socket.socket):
@@ -97,12 +100,14 @@ class Shim:
         self.pid = 0
         self.warnings: list[str] = []
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        # Set by the first word of a fresh shim's starter; cancelled if it never came.
+        self.ready: asyncio.Future[None] = self._loop.create_future()
         self.on_oom: Callable[[], None] | None = None
         self._loop.add_reader(sock, self._readable)
 
     @classmethod
     async def connect(cls, path: Path) -> "Shim":
-        """Find a shim again by its socket. Raises OSError (ConnectionRefusedError, FileNotFoundError) if it is gone."""
+        """Find a shim again by its socket. Raises OSError (ConnectionRefusedError, …) if it is gone."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -219,13 +224,30 @@ class Shim:
                 ended = self._execs.get(message["exec"])
                 if ended and not ended.done():
                     ended.set_result(message["code"])
+            case "ready":
+                self.ready.set_result(None)
             case "oom" if self.on_oom:
                 self.on_oom()
 
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def close(self) -> None:
+        """Let go of the shim; it goes on, unless it had not been told to start anything."""
+        if not self.closed:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+        if not self.ready.done():
+            self.ready.cancel()
+
+    def tell(self, message: Message) -> None:
+        """Send a message that has no answer, to a shim that is waiting for one."""
+        self._socket.sendall(encode(message))
+
     def _lost(self) -> None:
-        """The connection is closed: after the exit that is the shim's normal end, before it the shim was killed."""
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
+        """The connection is closed: the shim's normal end after the exit, before it the shim was killed."""
+        self.close()
         for answer in self._requests.values():
             if not answer.done():
                 answer.set_exception(StartFailed("the container's shim was killed"))

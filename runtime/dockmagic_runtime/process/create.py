@@ -14,6 +14,7 @@ Both the shim and the OCI runtime command start containers through `create`.
 
 import contextlib
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ class Created:
     pid: int
     pidfd: int
     console: int | None = None
+    sibling: bool = False  # it is our parent's child, which will reap it
     warnings: list[str] = field(default_factory=list)
 
 
@@ -58,6 +60,7 @@ def create(
     no_pivot: bool = False,
     reaper: bool = False,
     die_with_parent: bool = False,
+    sibling: bool = False,
     state: Callable[[int], dict[str, Any]] | None = None,
     in_runtime_namespace: Callable[[int], None] | None = None,
 ) -> Created:
@@ -77,7 +80,8 @@ def create(
     - `no_pivot`: move the root onto `/` instead of pivot_root(2), for an initramfs.
     - `reaper`: process 1 is a small one of ours that executes the program as its child, passes signals on and
       collects orphans (`--init`).
-    - `die_with_parent`: the container is killed when the calling process dies.
+    - `die_with_parent`: the container is killed when the process dies whose child it is.
+    - `sibling`: the container becomes the child of our own parent (CLONE_PARENT).
     - `state`: makes the OCI state document for the hooks that run inside, given the container's pid.
     - `in_runtime_namespace`: called with the pid once namespaces and mounts are there and before the root is
       changed: the place of the `prestart` and `createRuntime` hooks. What it raises aborts the start.
@@ -105,14 +109,14 @@ def create(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            pid, pidfd = _clone(start, new, ours, theirs)
-        created = Created(pid, pidfd)
+            pid, pidfd = _clone(start, new | (namespaces.CLONE_PARENT if sibling else 0), ours, theirs)
+        created = Created(pid, pidfd, sibling=sibling)
         try:
             if new & namespaces.CLONE_NEWUSER:
                 _map_users(created, ours, config["linux"])
             if cgroup is not None:
                 _group(cgroup, pid, config, bool(new & namespaces.CLONE_NEWUSER))
-            _tell(ours, {"step": "grouped"})
+            tell(ours, {"step": "grouped"})
             follow(created, ours, gate is not None, state, in_runtime_namespace, cgroup)
         except BaseException:
             abandon(created)
@@ -125,25 +129,31 @@ def create(
 
 def _plan(config: Config, bundle: Path, **rest: Any) -> tuple[Start, int]:
     """Sort the namespaces: those that the clone makes, and those that exist and are joined, in order."""
+    join = namespaces_by_path(config)
     new = 0
-    join: list[tuple[str, int, int]] = []
+    for entry in (config.get("linux") or {}).get("namespaces") or ():
+        if not entry.get("path"):
+            new |= namespaces.KINDS[entry["type"]]
+    return Start(config=config, bundle=str(bundle), new=new, join=join, **rest), new
+
+
+def namespaces_by_path(config: Config) -> list[tuple[str, int, int]]:
+    """The namespaces that are to be joined, opened, in the order that works: (path, descriptor, flag)."""
     entries = {
         entry["type"]: entry.get("path") for entry in (config.get("linux") or {}).get("namespaces") or ()
     }
+    opened = []
     for kind, flag in namespaces.KINDS.items():
-        if kind not in entries:
-            continue
-        path = entries[kind]
+        path = entries.get(kind)
         if not path:
-            new |= flag
-        elif kind == "user":
+            continue
+        if kind == "user":
             raise StartFailed("linux.namespaces: joining a user namespace by path is not supported")
-        else:
-            try:
-                join.append((path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), flag))
-            except OSError as error:
-                raise StartFailed(f"namespace {kind}: open {path}: {os.strerror(error.errno or 0)}") from None
-    return Start(config=config, bundle=str(bundle), new=new, join=join, **rest), new
+        try:
+            opened.append((path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), flag))
+        except OSError as error:
+            raise StartFailed(f"namespace {kind}: open {path}: {os.strerror(error.errno or 0)}") from None
+    return opened
 
 
 def _filter(config: Config) -> bytes | None:
@@ -206,7 +216,7 @@ def _map_users(created: Created, channel: socket.socket, linux: Mapping[str, Any
         lines = [f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in linux.get(key) or ()]
         with open(f"/proc/{created.pid}/{name}", "w") as file:  # noqa: PTH123
             file.write("".join(lines))
-    _tell(channel, {"step": "mapped"})
+    tell(channel, {"step": "mapped"})
 
 
 def _group(cgroup: Cgroup, pid: int, config: Config, in_user_namespace: bool) -> None:
@@ -215,6 +225,11 @@ def _group(cgroup: Cgroup, pid: int, config: Config, in_user_namespace: bool) ->
         Cgroup.create(cgroup.path)
     if in_user_namespace:
         cgroup.add(pid)  # it has no right to that itself
+    limit(cgroup, config)
+
+
+def limit(cgroup: Cgroup, config: Config) -> None:
+    """Set the limits that `linux.resources` names."""
     resources = (config.get("linux") or {}).get("resources") or {}
     if resources.get("devices"):
         # The nodes that every container has must work in it, whatever the config's rules say.
@@ -234,10 +249,10 @@ _DEFAULT_RULES = [
 ]
 
 
-def _tell(channel: socket.socket, message: Message) -> None:
+def tell(channel: socket.socket, message: Message, descriptors: list[int] | None = None) -> None:
     # When it has ended already, what it said before that is still to be read.
     with contextlib.suppress(BrokenPipeError):
-        send_packet(channel, message)
+        send_packet(channel, message, descriptors)
 
 
 def follow(
@@ -269,7 +284,7 @@ def follow(
             case "mounted":
                 if in_runtime_namespace:
                     in_runtime_namespace(created.pid)
-                _tell(channel, {"step": "proceed", "state": state(created.pid) if state else None})
+                tell(channel, {"step": "proceed", "state": state(created.pid) if state else None})
             case "console":
                 created.console = descriptors[0]
             case "warning":
@@ -286,7 +301,12 @@ def abandon(created: Created) -> None:
     """Kill and reap a child that came to nothing; its descriptors go too."""
     with contextlib.suppress(ProcessLookupError):
         send_signal(created.pidfd, signal.SIGKILL)
-    os.waitpid(created.pid, 0)
+    if created.sibling:
+        gone = select.poll()
+        gone.register(created.pidfd, select.POLLIN)
+        gone.poll()
+    else:
+        os.waitpid(created.pid, 0)
     os.close(created.pidfd)
     if created.console is not None:
         os.close(created.console)

@@ -38,7 +38,7 @@ def exec_in(
     preserve_fds: int = 0,
     die_with_parent: bool = False,
 ) -> Created:
-    """Run `process` (an OCI one) in the container whose first process is `pid`; returns when it has been executed.
+    """Run `process` (an OCI one) in the container whose first process is `pid`; returns when it was executed.
 
     `kinds` are the namespaces that are the container's own, in the runtime-spec's names. The caller has one
     thread; the process is its child. The other arguments are as in `create.create`; raises StartFailed

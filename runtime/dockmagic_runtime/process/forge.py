@@ -35,8 +35,8 @@ def main(descriptor: int) -> NoReturn:
         data, descriptors = receive(channel, 16)
         if not data:
             os._exit(0)
-        # Not os.fork(): what Python does after it, for threads that we don't have, writes to half a megabyte of
-        # pages, and each page written is one more that every shim has for itself.
+        # Not os.fork(): what Python does after it, for threads that we don't have, writes to half a megabyte
+        # of pages, and each page written is one more that every shim has for itself.
         pid, pidfd = namespaces.clone(0)
         if pid == 0:
             channel.close()

@@ -24,6 +24,7 @@ from dockmagic_runtime.kernel import libc, mounts, namespaces, pty, seccomp
 from dockmagic_runtime.kernel.cgroups import Cgroup, layout
 from dockmagic_runtime.process import execute, interfaces, reaper, rootfs, scheduling
 from dockmagic_runtime.process.messages import Message, StartFailed, receive_packet, send_packet
+from dockmagic_runtime.process.rootfs import Premade
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 
 
@@ -39,13 +40,17 @@ class Start:
     stdio: tuple[int, int, int] | None
     cgroup: Cgroup | None
     seccomp: bytes | None
-    gate: str | None
-    preserve_fds: int
-    no_pivot: bool
-    reaper: bool
-    die_with_parent: bool
-    asks_before_pivot: bool
+    gate: str | None = None
+    preserve_fds: int = 0
+    no_pivot: bool = False
+    reaper: bool = False
+    die_with_parent: bool = False
+    asks_before_pivot: bool = False
     state: Message = field(default_factory=dict)
+    # Only for one that was made ahead (`spare.py`), which is in its group already:
+    premade: Premade | None = None
+    root_mount: int | None = None
+    bind_mounts: list[int] | None = None
 
     @property
     def linux(self) -> Mapping[str, Any]:
@@ -145,7 +150,7 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
     where = start.cgroup.layout if start.cgroup else layout()
     for entry in start.config.get("mounts") or ():
         if entry.get("type") in ("cgroup", "cgroup2") and not rootfs.Options(entry).bind:
-            tree.mount_cgroup(entry, where.v1, where.unified)
+            tree.mount_cgroup(entry, where)
     if process.get("terminal"):
         _make_console(process, tree, parent)
     elif start.stdio:
@@ -213,12 +218,14 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
 def _enter_root(start: Start) -> tuple[rootfs.Tree, rootfs.Binds]:
     if "mount" not in start.own:
         raise StartFailed("linux.namespaces: a container needs a mount namespace")
-    binds = rootfs.Binds(start.config.get("mounts") or (), start.bundle)
-    if start.rootfs is None:
+    binds = rootfs.Binds(start.config.get("mounts") or (), start.bundle, start.bind_mounts)
+    path = start.bundle
+    if start.root_mount is not None:
+        root = start.root_mount
+    elif start.rootfs is None:
         path = os.path.join(start.bundle, (start.config.get("root") or {}).get("path") or "rootfs")  # noqa: PTH118
         root = mounts.copy_path(path, recursive=True)
     else:
-        path = start.bundle
         root = mount_rootfs(start.rootfs)
     mounts.set_propagation("/", mounts.MS_REC | mounts.MS_PRIVATE)
     mounts.set_attributes(root, propagation=mounts.MS_PRIVATE, recursive=True)
@@ -226,7 +233,7 @@ def _enter_root(start: Start) -> tuple[rootfs.Tree, rootfs.Binds]:
     here = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mounts.attach(root, here)
     os.close(here)
-    return rootfs.Tree(root), binds
+    return rootfs.Tree(root, start.premade), binds
 
 
 def _enter_cgroup(start: Start, parent: Parent) -> None:
@@ -236,6 +243,8 @@ def _enter_cgroup(start: Start, parent: Parent) -> None:
     period (5 to 10 ms) that moving another by `cgroup.procs` costs. On v2 we were born in it.
     """
     parent.await_("grouped")
+    if start.premade is not None:
+        return
     group = start.cgroup
     if group is not None and not group.layout.unified and not start.new & namespaces.CLONE_NEWUSER:
         join_v1(group)

@@ -29,7 +29,7 @@ def open_sealed() -> int:
 
 
 def command(statement: str) -> list[str]:
-    """The arguments that run `statement` in a bare interpreter: no site, no environment, our own code only."""
+    """The arguments that run `statement` in a bare interpreter: no site, no environment, our code only."""
     return [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(_ROOT)!r}); {statement}"]
 
 

@@ -41,7 +41,9 @@ class JsonLog:
             entries.append(prefix + json.dumps(data[start:end].decode("utf-8", "surrogateescape")) + suffix)
             start = end
         if entries:
-            self._append("".join(entries).encode())
+            # Without a limit all lines go in one call; with one, each may be the first of a new file.
+            for lines in entries if self._max_size else ("".join(entries),):
+                self._append(lines.encode())
 
     def finish(self, stream: str) -> None:
         """The stream has ended: what has no newline is logged without one."""

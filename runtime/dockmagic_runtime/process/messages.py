@@ -103,7 +103,7 @@ def send_packet(sock: socket.socket, message: Message, descriptors: list[int] | 
     sock.sendmsg([json.dumps(message).encode()], rights(descriptors or []))
 
 
-def receive_packet(sock: socket.socket) -> tuple[Message | None, list[int]]:
-    """The next message; None when the other side is gone."""
-    data, descriptors = receive(sock)
+def receive_packet(sock: socket.socket, size: int = _PACKET) -> tuple[Message | None, list[int]]:
+    """The next message, of at most `size` bytes; None when the other side is gone."""
+    data, descriptors = receive(sock, size)
     return (json.loads(data) if data else None), descriptors

@@ -16,6 +16,7 @@ from typing import Any
 
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.kernel import mounts, paths
+from dockmagic_runtime.kernel.cgroups import Layout, layout
 from dockmagic_runtime.kernel.mounts import (
     MOUNT_ATTR_ATIME,
     MOUNT_ATTR_NOATIME,
@@ -136,6 +137,10 @@ class Options:
             key, equals, value = name.partition("=")
             self.data.append((key, value if equals else None))
 
+    def mount(self, kind: str, source: str) -> int:
+        """A detached mount of a new file system with these options."""
+        return mounts.new(kind, self.data, self.set | self.all_set, source)
+
     def adjust(self, mount: int) -> None:
         """Give the detached `mount` its attributes, before anybody can see it."""
         if self.all_set or self.all_clear or self.all_propagation:
@@ -147,12 +152,17 @@ class Options:
 class Binds:
     """Bind mounts, copied from the host's tree while it is still shared where the host has it so."""
 
-    def __init__(self, entries: Iterable[MountEntry], bundle: str):
+    def __init__(self, entries: Iterable[MountEntry], bundle: str, copied: list[int] | None = None):
+        """`copied` are the mounts, in order, if another process has copied them."""
         self._mounts: dict[int, int] = {}
+        ready = None if copied is None else iter(copied)
         for number, entry in enumerate(entries):
             options = Options(entry)
             if options.bind:
-                self._mounts[number] = self._copy(entry, options, bundle)
+                self._mounts[number] = next(ready) if ready else self._copy(entry, options, bundle)
+
+    def all(self) -> list[int]:
+        return list(self._mounts.values())
 
     def take(self, number: int) -> int:
         return self._mounts.pop(number)
@@ -168,12 +178,42 @@ class Binds:
         return mount
 
 
-class Tree:
-    """The container's root while it is furnished."""
+class Premade:
+    """Mounts of the kernel's file systems, made detached for a container that isn't known yet.
 
-    def __init__(self, root: int):
+    Each is taken by the config entry that asks for exactly it; /dev has its nodes already. To be made in the
+    namespaces, and in the group, that the container will have.
+    """
+
+    def __init__(self, entries: Iterable[MountEntry], *, own_network: bool):
+        self._mounts: dict[str, int] = {}
+        self.groups: dict[str, int] = {}
+        self.has_devices = False
+        for entry in entries:
+            options, kind = Options(entry), entry["type"]
+            if kind == "cgroup":
+                self.groups = _mount_groups(options, layout())
+            elif kind == "tmpfs" and (options.copy_up or not any(key == "mode" for key, _ in options.data)):
+                continue  # depends on what the image has there
+            elif kind != "cgroup2" and (kind != "sysfs" or own_network):
+                self._mounts[str(entry)] = options.mount(kind, entry.get("source") or kind)
+                if entry["destination"] == "/dev":
+                    Tree(self._mounts[str(entry)], dev="").add_devices(())
+
+    def take(self, entry: MountEntry) -> int | None:
+        mount = self._mounts.pop(str(entry), None)
+        if mount is not None and entry["destination"] == "/dev":
+            self.has_devices = True
+        return mount
+
+
+class Tree:
+    """The container's root while it is furnished; `dev` is where its devices belong."""
+
+    def __init__(self, root: int, premade: Premade | None = None, dev: str = "/dev"):
         self.root = root
         self.devpts: int | None = None
+        self._premade, self._dev = premade, dev
 
     def mount_bind(self, entry: MountEntry, mount: int) -> None:
         destination = entry["destination"]
@@ -207,8 +247,9 @@ class Tree:
         if kind == "tmpfs" and not any(key == "mode" for key, _ in options.data):
             # As mount(8) on an existing directory would leave it.
             options.data.append(("mode", f"{stat.S_IMODE(os.fstat(target).st_mode):o}"))
+        premade = self._premade.take(entry) if self._premade else None
         try:
-            mount = mounts.new(kind, options.data, options.set | options.all_set, source or kind)
+            mount = options.mount(kind, source or kind) if premade is None else premade
         except OSError as error:
             os.close(target)
             raise OSError(error.errno, f"mount {kind} on {destination}: {error.strerror}") from None
@@ -223,36 +264,28 @@ class Tree:
         else:
             os.close(mount)
 
-    def mount_cgroup(self, entry: MountEntry, v1: Mapping[str, str], unified: bool) -> None:
+    def mount_cgroup(self, entry: MountEntry, where: Layout) -> None:
         """The container's own control groups: one cgroup2, or a directory with every v1 hierarchy.
 
         Called from inside the new cgroup namespace, whose root is the container's group.
         """
-        options = Options(entry)
-        if unified or entry["type"] == "cgroup2":
+        if where.unified or entry["type"] == "cgroup2":
             return self.mount_new({**entry, "type": "cgroup2", "source": "cgroup"})
         destination = entry["destination"]
         shelf = {"type": "tmpfs", "source": "tmpfs", "destination": destination}
         self.mount_new({**shelf, "options": ["nosuid", "nodev", "noexec", "mode=755"]})
-        by_directory: dict[str, list[str]] = {}
-        for controller, host_mount in v1.items():
-            by_directory.setdefault(os.path.basename(host_mount), []).append(controller)  # noqa: PTH119
-        for name, controllers in by_directory.items():
-            data = [c.split("=", 1) if "=" in c else (c, None) for c in controllers]
-            if any("=" in c for c in controllers):
-                data.append(("none", None))
-            mount = mounts.new("cgroup", data, options.set | options.all_set, "cgroup")  # type: ignore[arg-type]
+        groups = (self._premade.groups if self._premade else {}) or _mount_groups(Options(entry), where)
+        for name, mount in groups.items():
             target = self.make(f"{destination}/{name}", directory=True)
             mounts.attach(mount, target)
             os.close(target)
             os.close(mount)
-            for controller in controllers:
-                if controller != name and "," in name:
-                    self._link(destination, controller, name)
-        if options.set & MOUNT_ATTR_RDONLY:
-            with_root = paths.open_in_root(self.root, destination)
-            mounts.set_attributes(with_root, MOUNT_ATTR_RDONLY)
-            os.close(with_root)
+            for controller in name.split(",") if "," in name else ():
+                self._link(destination, controller, name)
+        if Options(entry).set & MOUNT_ATTR_RDONLY:
+            shelf_mount = paths.open_in_root(self.root, destination)
+            mounts.set_attributes(shelf_mount, MOUNT_ATTR_RDONLY)
+            os.close(shelf_mount)
 
     def make(self, path: str, *, directory: bool) -> int:
         """Open `path`, made if missing. Below /dev and /sys no link is followed, nor is /dev itself one."""
@@ -266,19 +299,21 @@ class Tree:
 
     def add_devices(self, devices: Iterable[Mapping[str, Any]]) -> None:
         """The nodes every container has, the links beside them, and those that the config adds."""
-        dev = self.make("/dev", directory=True)
-        os.close(dev)
         known = {d["path"] for d in devices}
-        for name, major, minor in _DEVICES:
-            if f"/dev/{name}" not in known:
-                self.add_device({"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor})
+        if not (self._premade and self._premade.has_devices):
+            os.close(self.make(self._dev or "/", directory=True))
+            for name, major, minor in _DEVICES:
+                if f"/dev/{name}" not in known:
+                    self.add_device(
+                        {"path": f"{self._dev}/{name}", "type": "c", "major": major, "minor": minor}
+                    )
+            for name, text in _DEV_LINKS:
+                self._link(self._dev, name, text)
+            if os.path.exists("/proc/kcore"):  # noqa: PTH110
+                self._link(self._dev, "core", "/proc/kcore")
+            self._link(self._dev, "ptmx", "pts/ptmx", replace=True)
         for device in devices:
             self.add_device(device)
-        for name, text in _DEV_LINKS:
-            self._link("/dev", name, text)
-        if os.path.exists("/proc/kcore"):  # noqa: PTH110
-            self._link("/dev", "core", "/proc/kcore")
-        self._link("/dev", "ptmx", "pts/ptmx", replace=True)
 
     def add_device(self, device: Mapping[str, Any]) -> None:
         path: str = device["path"]
@@ -396,7 +431,7 @@ class Tree:
         return below in _PROC_FILES or paths.is_procfs(mount)
 
     def _link(self, directory: str, name: str, text: str, *, replace: bool = False) -> None:
-        parent = self.make(directory, directory=True)
+        parent = self.make(directory or "/", directory=True)
         try:
             if replace:
                 with contextlib.suppress(FileNotFoundError):
@@ -405,6 +440,21 @@ class Tree:
                 os.symlink(text, name, dir_fd=parent)
         finally:
             os.close(parent)
+
+
+def _mount_groups(options: Options, where: Layout) -> dict[str, int]:
+    """Every v1 hierarchy as the present cgroup namespace shows it: directory name -> detached mount."""
+    by_directory: dict[str, list[str]] = {}
+    for controller, host_mount in where.v1.items():
+        by_directory.setdefault(os.path.basename(host_mount), []).append(controller)  # noqa: PTH119
+    made = {}
+    for name, controllers in by_directory.items():
+        data: list[tuple[str, str | None]] = []
+        for controller in controllers:
+            key, equals, value = controller.partition("=")
+            data += [("none", None), (key, value)] if equals else [(key, None)]
+        made[name] = mounts.new("cgroup", data, options.set | options.all_set, "cgroup")
+    return made
 
 
 def write_sysctls(sysctls: Mapping[str, str], own: frozenset[str]) -> None:

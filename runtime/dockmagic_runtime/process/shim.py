@@ -19,20 +19,17 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dockmagic_runtime.errors import EngineError
-from dockmagic_runtime.kernel import libc, pidfd
+from dockmagic_runtime.kernel import libc, namespaces, pidfd
 from dockmagic_runtime.kernel.cgroups import Cgroup
-from dockmagic_runtime.kernel.seccomp import flags as seccomp_flags
-from dockmagic_runtime.process.create import Created, create
+from dockmagic_runtime.process import starter
 from dockmagic_runtime.process.exec import exec_in
 from dockmagic_runtime.process.logfile import JsonLog, timestamp
-from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive
+from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive, receive_packet
+from dockmagic_runtime.process.pipes import Pipes
 from dockmagic_runtime.process.stdio import Client, Poller, Streams
-from dockmagic_runtime.storage.overlay import Rootfs
 
 _LEFT_OVER_OUTPUT = 2.0
 """Seconds that a stranger may keep our end of a pipe busy after its process has ended, as with Docker."""
@@ -97,101 +94,70 @@ class Control:
 class Running:
     """A process of the container that we are the parent of, and its streams."""
 
-    def __init__(self, created: Created, streams: Streams | None):
-        self.pid, self.pidfd, self.streams = created.pid, created.pidfd, streams
+    def __init__(self, pid: int, pidfd: int, streams: Streams):
+        self.pid, self.pidfd, self.streams = pid, pidfd, streams
         self.code: int | None = None
 
 
 class Shim:
-    """One container. Made from the request; `run` returns when all is over."""
+    """One container that the starter has started; `run` returns when all is over."""
 
-    def __init__(self, request: Message, descriptors: list[int], channel: socket.socket):
+    def __init__(self, started: Message, descriptors: list[int], channel: socket.socket):
         self.poller = Poller()
         self.controls: list[Control] = []
-        self._bundle = request["bundle"]
-        self._socket_path = request["socket"]
+        self._bundle, self._socket_path = started["bundle"], started["socket"]
         self._listener: socket.socket | None = None
         self._execs: dict[str, Running] = {}
         self._exit: Message | None = None
         self._kills = 0
-        config = request["config"]
-        linux = config.get("linux") or {}
-        self._kinds = [entry["type"] for entry in linux.get("namespaces") or ()]
-        self._group = Cgroup.open(linux["cgroupsPath"]) if linux.get("cgroupsPath") else None
-        filter_ = request.get("seccomp")
-        self._seccomp = base64.b64decode(filter_) if filter_ else None
-        self._seccomp_flags = seccomp_flags(linux.get("seccomp") or {})
-        self._memory_limited = bool(((linux.get("resources") or {}).get("memory") or {}).get("limit"))
-        self._main = self._start(request, config, descriptors)
+        self._kinds = started["kinds"]
+        self._group = Cgroup.open(started["group"]) if started["group"] else None
+        self._seccomp = base64.b64decode(started["seccomp"]) if started["seccomp"] else None
+        self._seccomp_flags = started["seccomp_flags"]
+        self.warnings = started["warnings"]
+        self._listen()
+        self._main = self._take_over(started, descriptors)
         self.controls.append(Control(self, channel))
 
     # --- start -------------------------------------------------------------------------------------
 
-    def _start(self, request: Message, config: dict[str, Any], descriptors: list[int]) -> Running:
-        log = None
-        if request["log"]["driver"] != "none":
-            spec = request["log"]
-            log = JsonLog(spec["path"], spec["max_size"], spec["max_file"])
-        for name in ("exit.json", "shim.json"):
-            _remove(f"{self._bundle}/{name}")
-        self._listen()
-        process = config["process"]
-        tty = bool(process.get("terminal"))
-        pipes = Pipes(stdin=request["open_stdin"], outputs=True) if not tty else None
-        rootfs = request.get("rootfs")
-        try:
-            created = create(
-                config,
-                Path(self._bundle),
-                rootfs=Rootfs.from_json(rootfs) if rootfs else None,
-                stdio=pipes.theirs if pipes else None,
-                cgroup=self._group,
-                seccomp=self._seccomp,
-                reaper=request["init"],
-                die_with_parent=True,
-            )
-        except (EngineError, OSError):
-            self._clean_up()
-            raise
-        self.warnings = created.warnings
+    def _take_over(self, started: Message, descriptors: list[int]) -> Running:
+        """The container runs; its streams are ours from here on."""
+        _remove(f"{self._bundle}/exit.json")
+        pid, pidfd_ = started["pid"], descriptors[0]
         _write(
             f"{self._bundle}/shim.json",
             {
-                "pid": created.pid,
-                "start_time": pidfd.start_time(created.pid),
+                "pid": pid,
+                "start_time": pidfd.start_time(pid),
                 "shim": os.getpid(),
-                "cgroup": self._group.path if self._group else None,
+                "cgroup": started["group"],
             },
         )
-        streams = self._streams(
-            created, pipes, request["open_stdin"], request["stdin_once"], log, self._main_ended
+        spec, log = started["log"], None
+        if spec["driver"] != "none":
+            log = JsonLog(spec["path"], spec["max_size"], spec["max_file"])
+        names = ("stdout",) if started["terminal"] else ("stdout", "stderr")
+        outputs = dict(zip(descriptors[1 : 1 + len(names)], names, strict=True))
+        rest = descriptors[1 + len(names) :]
+        stdin = None
+        if started["open_stdin"]:
+            stdin = descriptors[1] if started["terminal"] else rest.pop(0)
+        streams = Streams(
+            self.poller,
+            outputs,
+            stdin,
+            tty=started["terminal"],
+            stdin_once=started["stdin_once"],
+            log=log,
+            on_end=self._main_ended,
         )
-        for flags, fd in zip(request["streams"], descriptors, strict=True):
+        for flags, fd in zip(started["streams"], rest, strict=True):
             streams.attach(Client(socket.socket(fileno=fd), *flags))
-        running = Running(created, streams)
-        self.poller.watch(created.pidfd, select.POLLIN, lambda _: self._main_exited())
-        if self._memory_limited and self._group:
+        self.poller.watch(pidfd_, select.POLLIN, lambda _: self._main_exited())
+        if started["memory_limited"] and self._group:
             self._watch_memory(self._group)
-        return running
-
-    def _streams(
-        self,
-        created: Created,
-        pipes: "Pipes | None",
-        open_stdin: bool,
-        stdin_once: bool,
-        log: JsonLog | None,
-        on_end: Callable[[], None],
-    ) -> Streams:
-        if pipes is None:
-            assert created.console is not None
-            outputs, stdin = {created.console: "stdout"}, created.console if open_stdin else None
-        else:
-            pipes.close_theirs()
-            outputs, stdin = pipes.outputs, pipes.stdin
-        return Streams(
-            self.poller, outputs, stdin, tty=pipes is None, stdin_once=stdin_once, log=log, on_end=on_end
-        )
+        return Running(pid, pidfd_, streams)
 
     def _listen(self) -> None:
         _remove(self._socket_path)
@@ -242,7 +208,6 @@ class Shim:
             case "hello":
                 return self.describe()
             case "attach":
-                assert self._main.streams
                 self._main.streams.attach(Client(socket.socket(fileno=descriptors[0]), *message["stream"]))
             case "exec":
                 return self._exec(message, descriptors)
@@ -250,8 +215,7 @@ class Shim:
                 pidfd.send_signal(self._main.pidfd, message["signal"])
             case "resize":
                 running = self._main if message["exec"] is None else self._execs[message["exec"]]
-                if running.streams:
-                    running.streams.resize(message["height"], message["width"])
+                running.streams.resize(message["height"], message["width"])
             case unknown:
                 raise ValueError(f"the shim knows no {unknown}")
         return {}
@@ -290,10 +254,22 @@ class Shim:
                 client.sock.close()
             raise
         name = message["exec"]
-        streams = self._streams(
-            created, pipes, message["open_stdin"], True, None, lambda: self._exec_over(name)
+        if pipes:
+            pipes.close_theirs()
+            outputs, stdin = pipes.outputs, pipes.stdin
+        else:
+            assert created.console is not None
+            outputs, stdin = {created.console: "stdout"}, created.console if message["open_stdin"] else None
+        streams = Streams(
+            self.poller,
+            outputs,
+            stdin,
+            tty=pipes is None,
+            stdin_once=True,
+            log=None,
+            on_end=lambda: self._exec_over(name),
         )
-        running = self._execs[name] = Running(created, streams)
+        running = self._execs[name] = Running(created.pid, created.pidfd, streams)
         if client:
             streams.attach(client)
         if not streams.ended and pipes and not pipes.outputs:
@@ -307,7 +283,6 @@ class Shim:
         running = self._execs[name]
         self.poller.forget(running.pidfd)
         running.code = _reap(running)
-        assert running.streams
         running.streams.drain(_LEFT_OVER_OUTPUT)
         self._exec_over(name)
 
@@ -322,7 +297,6 @@ class Shim:
         self._main.code = _reap(self._main)
         if "pid" not in self._kinds and self._group:
             self._group.kill()  # no namespace of their own dies with it
-        assert self._main.streams
         self._main.streams.drain(_LEFT_OVER_OUTPUT)
         self._main_ended()
 
@@ -365,39 +339,6 @@ class Shim:
         return bool(clients or self._execs or any(not control.idle for control in self.controls))
 
 
-class Pipes:
-    """Pipes for a process without a terminal: `theirs` becomes its 0, 1 and 2; the rest is ours."""
-
-    def __init__(self, *, stdin: bool, outputs: bool):
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._open = [null]
-        self.stdin: int | None = None
-        self.outputs: dict[int, str] = {}
-        theirs = [null, null, null]
-        if stdin:
-            theirs[0], self.stdin = self._pipe()
-        if outputs:
-            for number, name in ((1, "stdout"), (2, "stderr")):
-                read, theirs[number] = self._pipe(theirs_first=False)
-                self.outputs[read] = name
-        self.theirs = (theirs[0], theirs[1], theirs[2])
-
-    def _pipe(self, *, theirs_first: bool = True) -> tuple[int, int]:
-        read, write = os.pipe2(os.O_CLOEXEC)
-        self._open.append(read if theirs_first else write)
-        return read, write
-
-    def close_theirs(self) -> None:
-        for fd in self._open:
-            os.close(fd)
-        self._open.clear()
-
-    def close(self) -> None:
-        self.close_theirs()
-        for fd in (*self.outputs, *(() if self.stdin is None else (self.stdin,))):
-            os.close(fd)
-
-
 def main(channel: socket.socket) -> NoReturn:
     """The shim's life, from the fork: read the request, start the container, keep it. Never returns."""
     code = 1
@@ -411,33 +352,40 @@ def main(channel: socket.socket) -> NoReturn:
         for fd in range(3):
             os.dup2(null, fd)
         os.close(null)
-        request, descriptors = _first_request(channel)
-        if request is None:
+        started, descriptors = _await_start(channel)
+        if started is None:
             os._exit(0)  # the engine died before it said what it wants
-        try:
-            shim = Shim(request, descriptors, channel)
-        except StartFailed as error:
-            _answer(channel, {"id": request["id"], "error": str(error), "code": error.exit_code})
-        except (EngineError, OSError, KeyError, ValueError) as error:
-            _answer(channel, {"id": request["id"], "error": str(error), "code": 125})
-        else:
-            shim.controls[0].send({"id": request["id"], **shim.describe()})
-            del request, descriptors
-            libc.give_memory_back()
-            shim.run()
+        if "error" in started:
+            _answer(channel, {key: started[key] for key in ("id", "error", "code")})
+            os._exit(0)
+        shim = Shim(started, descriptors, channel)
+        shim.controls[0].send({"id": started["id"], **shim.describe()})
+        reap = [*started["reap"], started["starter"]]
+        del started, descriptors
+        for pid in reap:
+            os.waitpid(pid, 0)
+        libc.give_memory_back()
+        shim.run()
         code = 0
     finally:
         os._exit(code)
 
 
-def _first_request(channel: socket.socket) -> tuple[Message | None, list[int]]:
-    decoder = Decoder()
-    while True:
-        data, descriptors = receive(channel)
-        if not data:
-            return None, []
-        for message, files in decoder.feed(data, descriptors):
-            return message, files
+def _await_start(channel: socket.socket) -> tuple[Message | None, list[int]]:
+    """Have a starter start what the engine orders; None if the engine went away without an order."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    group = f"spare-{os.getpid()}"
+    pid, pidfd_ = namespaces.clone(0)
+    if pid == 0:
+        ours.close()
+        starter.main(channel, theirs, group)
+    theirs.close()
+    os.close(pidfd_)
+    message, descriptors = receive_packet(ours, 1 << 17)
+    ours.close()
+    if message is not None:
+        message["starter"] = pid
+    return message, descriptors
 
 
 def _answer(channel: socket.socket, message: Message) -> None:

@@ -9,6 +9,7 @@ loop, and only what a start needs. When the engine is gone it ends, and the shim
 the engine makes a new one.
 """
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -19,13 +20,18 @@ from typing import Any
 from dockmagic_runtime.kernel import seccomp
 from dockmagic_runtime.process import interpreter
 from dockmagic_runtime.process.client import RunRequest, Shim
-from dockmagic_runtime.process.messages import StartFailed, rights
+from dockmagic_runtime.process.messages import Message, StartFailed, rights
+from dockmagic_runtime.process.spare import shape
+
+_ATTEMPTS = 10
 
 
 class Spawner:
     """The engine's handle on its spawner."""
 
     def __init__(self) -> None:
+        self._next: Shim | None = None
+        self._closed = False
         self._start()
 
     @classmethod
@@ -42,16 +48,52 @@ class Spawner:
 
         Raises StartFailed with the words and the exit code of `docker run` (125, 126, 127).
         """
+        message = _message(request)
+        connection = await self._waiting_shim()
+        try:
+            connection.adopt(await connection.request(message, [stream.socket for stream in request.streams]))
+        finally:
+            self._prepare(shape(message["config"]))
+        return connection
+
+    async def _waiting_shim(self) -> Shim:
+        """A shim that has begun to listen: the one that was ordered ahead, or a new one."""
+        connection, self._next = self._next, None
+        for _ in range(_ATTEMPTS):
+            if connection is None or connection.closed:
+                connection = self._order()
+            try:
+                await connection.ready
+            except asyncio.CancelledError:
+                if not connection.closed:
+                    raise  # it is us who are cancelled
+                continue  # the spawner was killed before it could fork
+            return connection
+        raise StartFailed("the spawner does not stay alive")
+
+    def _order(self) -> Shim:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             self._pass(theirs)
-        connection = Shim(ours)
-        sockets = [stream.socket for stream in request.streams]
-        connection.adopt(await connection.request(_message(request), sockets))
-        return connection
+        return Shim(ours)
+
+    def _prepare(self, like: Message | None) -> None:
+        """Order the next shim, and have it get ready for a container like the last one."""
+        if self._next is None and not self._closed:
+            self._next = self._order()
+            if like:
+                with contextlib.suppress(OSError):  # killed meanwhile: the next start notices
+                    self._next.tell({"do": "prepare", "like": like})
 
     def close(self) -> None:
         """End the spawner; containers keep running."""
+        self._closed = True
+        if self._next:
+            self._next.close()
+            self._next = None
+        self._stop()
+
+    def _stop(self) -> None:
         self._channel.close()
         self._process.wait()
 
@@ -76,7 +118,7 @@ class Spawner:
         try:
             self._channel.sendmsg([b"+"], rights([sock.fileno()]))
         except (BrokenPipeError, ConnectionResetError):
-            self.close()
+            self._stop()
             self._start()
             with contextlib.suppress(BrokenPipeError):  # seen by the caller as a shim that does not answer
                 self._channel.sendmsg([b"+"], rights([sock.fileno()]))

@@ -1,0 +1,129 @@
+"""The starter: a short-lived sibling of a container's first process, which does the work of the start.
+
+The shim lives as long as its container, and every page it writes to is memory that each container costs. So
+it leaves reading the request, making mounts and groups, and talking to the first process to this child of
+its own, gets a short message with the descriptors, and the starter ends. The first process is cloned with
+CLONE_PARENT: it is the shim's child.
+
+The engine orders starters ahead of need. Told what the last container looked like (`prepare`), one makes a
+first process for the next such container in advance (`spare.py`).
+"""
+
+import base64
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dockmagic_runtime.errors import EngineError
+from dockmagic_runtime.kernel import libc
+from dockmagic_runtime.kernel.cgroups import Cgroup
+from dockmagic_runtime.kernel.seccomp import flags as seccomp_flags
+from dockmagic_runtime.process.create import Created, create
+from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive, send_packet
+from dockmagic_runtime.process.pipes import Pipes
+from dockmagic_runtime.process.spare import Spare
+from dockmagic_runtime.storage.overlay import Rootfs
+
+
+def main(channel: socket.socket, shim: socket.socket, group: str) -> NoReturn:
+    """Read from the engine's `channel` what is wanted, do it, tell `shim`, and end.
+
+    `group` is the name for a spare's control group.
+    """
+    code = 1
+    try:
+        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.set_process_name(b"dockmagic-start")
+        channel.sendall(encode({"event": "ready"}))
+        _serve(channel, shim, group)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _serve(channel: socket.socket, shim: socket.socket, group: str) -> None:
+    decoder = Decoder()
+    spare: Spare | None = None
+    while True:
+        data, descriptors = receive(channel)
+        if not data:
+            # The engine is gone before it wanted a container.
+            if spare:
+                spare.discard()
+            return
+        for message, files in decoder.feed(data, descriptors):
+            if message["do"] == "prepare":
+                spare = Spare.make(message["like"], group)
+            else:
+                return _run(message, files, shim, spare)
+
+
+def _run(request: Message, files: list[int], shim: socket.socket, spare: Spare | None) -> None:
+    reap = []
+    if spare and not spare.fits(request["config"]):
+        spare.discard()
+        reap.append(spare.pid)
+        spare = None
+    try:
+        answer, descriptors = _start(request, spare)
+    except StartFailed as error:
+        answer, descriptors = {"error": str(error), "code": error.exit_code}, []
+    except (EngineError, OSError, KeyError, ValueError) as error:
+        answer, descriptors = {"error": str(error), "code": 125}, []
+    send_packet(shim, {"id": request["id"], "reap": reap, **answer}, [*descriptors, *files])
+
+
+def _start(request: Message, spare: Spare | None) -> tuple[Message, list[int]]:
+    config = request["config"]
+    linux = config.get("linux") or {}
+    terminal = bool(config["process"].get("terminal"))
+    group = Cgroup.open(linux["cgroupsPath"]) if linux.get("cgroupsPath") else None
+    program = base64.b64decode(request["seccomp"]) if request["seccomp"] else None
+    rootfs = Rootfs.from_json(request["rootfs"]) if request["rootfs"] else None
+    pipes = None if terminal else Pipes(stdin=request["open_stdin"], outputs=True)
+    stdio = pipes.theirs if pipes else None
+    try:
+        if spare and rootfs:
+            created = spare.start(request, rootfs, stdio, program)
+        else:
+            created = create(
+                config,
+                Path(request["bundle"]),
+                rootfs=rootfs,
+                stdio=stdio,
+                cgroup=group,
+                seccomp=program,
+                reaper=request["init"],
+                die_with_parent=True,
+                sibling=True,
+            )
+    except BaseException:
+        if group:
+            group.remove(kill=True)
+        raise
+    return _description(request, created, linux, terminal), [created.pidfd, *_ends(created, pipes)]
+
+
+def _description(request: Message, created: Created, linux: dict[str, Any], terminal: bool) -> Message:
+    """What the shim has to know for the rest of the container's life."""
+    return {
+        "pid": created.pid,
+        "warnings": created.warnings,
+        "terminal": terminal,
+        "kinds": [entry["type"] for entry in linux.get("namespaces") or ()],
+        "group": linux.get("cgroupsPath"),
+        "memory_limited": bool(((linux.get("resources") or {}).get("memory") or {}).get("limit")),
+        "seccomp": request["seccomp"],
+        "seccomp_flags": seccomp_flags(linux.get("seccomp") or {}),
+        **{key: request[key] for key in ("bundle", "socket", "log", "open_stdin", "stdin_once", "streams")},
+    }
+
+
+def _ends(created: Created, pipes: Pipes | None) -> list[int]:
+    """Our ends of the container's streams: the terminal's master, or stdout, stderr and (if open) stdin."""
+    if pipes is None:
+        assert created.console is not None
+        return [created.console]
+    return [*pipes.outputs, *(() if pipes.stdin is None else (pipes.stdin,))]
