@@ -105,12 +105,13 @@ class Contexts:
             if answers(path):
                 return replace(embedded(), host=f"unix://{path}")
         try:
-            return self._started(embedded())
+            check_startable()
         except EngineUnavailable:
             fallback = docker_default()
             if fallback.socket_path and answers(fallback.socket_path):
                 return fallback
             raise
+        return self._started(embedded())
 
     def use(self, name: str) -> Context:
         """Talk to the engine of context `name` from now on."""

@@ -170,11 +170,17 @@ def test_files_go_in_and_out(run: Run, name: str, tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     run(f"%docker cp {name}:/tmp/renamed {tmp_path}/dir")
     assert (tmp_path / "dir/renamed").read_text() == "content\n"
+
+
+def test_what_a_container_changed(run: Run, name: str, tmp_path: Path) -> None:
+    run(f"%docker run --network none --name {name} IMAGE touch /tmp/made")
     changes = run(f"%docker diff {name}").value
-    assert ["A", "/tmp/renamed"] in changes.values.tolist()
+    assert ["A", "/tmp/made"] in changes.values.tolist()
     exported = run(f"%docker export -o {tmp_path}/fs.tar {name}").value
     with tarfile.open(exported) as tar:
-        assert "tmp/renamed" in tar.getnames()
+        assert "tmp/made" in tar.getnames()
+    committed = run(f"%docker commit -m why {name} dockmagic-test/committed:1").value
+    assert isinstance(committed, Image) and committed.tags == ["dockmagic-test/committed:1"]
 
 
 def test_images(run: Run, tmp_path: Path) -> None:

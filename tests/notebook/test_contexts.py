@@ -2,10 +2,13 @@
 
 import os
 import signal
+import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from dockmagic import contexts
 from dockmagic.contexts import Contexts
@@ -64,6 +67,18 @@ def test_on_another_system_the_line_says_what_to_do(monkeypatch: pytest.MonkeyPa
         contexts.check_startable()
 
 
+def test_a_docker_is_used_where_ours_cannot_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKMAGIC_DATA_ROOT", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(contexts, "DOCKER_SOCKET", f"unix://{tmp_path}/docker.sock")
+    with pytest.raises(EngineUnavailable, match="needs root"):
+        Contexts().find()
+    with socket.socket(socket.AF_UNIX) as docker:
+        docker.bind(str(tmp_path / "docker.sock"))
+        docker.listen()
+        assert Contexts().find().host == f"unix://{tmp_path}/docker.sock"
+
+
 def test_a_data_root_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
@@ -116,3 +131,22 @@ def test_an_engine_that_cannot_start_says_why(own: Contexts, monkeypatch: pytest
     with pytest.raises(EngineUnavailable) as caught:
         Contexts().client()
     assert "\n" not in str(caught.value) and str(caught.value)
+
+
+def test_an_engine_that_goes_away_in_the_middle(
+    own: Contexts, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell.run_cell("%load_ext dockmagic").success
+    magics = shell.magics_manager.registry["DockerMagics"].contexts
+    assert shell.run_cell("box = %container run -d --network none host sleep 1000").success
+    threading.Timer(0.5, magics._engine.kill).start()
+    capsys.readouterr()
+    result = shell.run_cell("%docker --expand wait {box}")
+    assert isinstance(result.error_in_exec, EngineUnavailable)
+    shown = capsys.readouterr().out.strip()
+    assert "The engine went away in the middle of the command" in shown and "\n" not in shown
+    found = shell.run_cell("%docker ps -q --no-trunc", store_history=False).result
+    assert found == [shell.user_ns["box"].id], "the next command reconnects, and the container never stopped"
+    assert shell.run_cell("%docker --expand rm -f {box}").success
+    own._engine = magics._engine
+    stop(own)
