@@ -73,8 +73,8 @@ def main() -> int:
         )
         try:
             client.execute(env=environment)
-        except CellExecutionError as failure:
-            print(f"\na cell of {path} failed: {failure.ename}: {failure.evalue}", file=sys.stderr)
+        except CellExecutionError:
+            print(f"\nThe last cell above failed; {path} stops there.", file=sys.stderr)
             return 1
     print(f"\n{path}: {sum(cell.cell_type == 'code' for cell in notebook.cells)} cells ran.")
     return 0
