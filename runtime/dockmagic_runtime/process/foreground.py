@@ -79,7 +79,7 @@ def _raw(master: int | None) -> Iterator[None]:
         return
     _copy_size(master)
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what was typed already is meant for the container
     try:
         yield
     finally:
