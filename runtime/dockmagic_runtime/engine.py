@@ -115,6 +115,7 @@ class Engine:
         services.layers.sweep()
         services.builder.sweep()
         await services.containers.restore()
+        await services.images.collect()
         self._runner = web.ServerRunner(
             web.Server(
                 Router(

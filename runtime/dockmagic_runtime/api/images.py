@@ -157,11 +157,13 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 async def _send_archive(call: Call, names: list[str]) -> web.StreamResponse:
-    for name in names:
-        call.services.images.get(name)
+    archived = archive.save(call.services.images, names)
+    # What is wrong shows before the first piece: then it can still be a status.
+    first = await anext(archived)
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     await response.prepare(call.request)
-    async for chunk in archive.save(call.services.images, names):
+    await response.write(first)
+    async for chunk in archived:
         await response.write(chunk)
     await response.write_eof()
     return response
