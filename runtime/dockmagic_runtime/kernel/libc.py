@@ -7,7 +7,6 @@ errno and path out. No policy here.
 import ctypes
 import os
 import platform
-import signal
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -119,10 +118,18 @@ def give_memory_back() -> None:
 
 
 def default_signals() -> None:
-    """Set every signal to its default action, in C: signal(2) 31 times without Python's bookkeeping."""
+    """Set every signal to its default action."""
     for number in range(1, 32):
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            _libc.signal(number, None)
+        if number not in (_SIGKILL, _SIGSTOP):
+            set_signal(number, ignore=False)
+
+
+def set_signal(number: int, *, ignore: bool) -> None:
+    """signal(2) itself: Python's own, with its enumerations, writes to a hundred pages of memory."""
+    _libc.signal(number, ctypes.c_void_p(1 if ignore else 0))
+
+
+_SIGKILL, _SIGSTOP = 9, 19
 
 
 def string_array(values: list[bytes]) -> "ctypes.Array[ctypes.c_char_p]":

@@ -126,7 +126,7 @@ class Shim:
         """Take over what the shim says of itself."""
         self.pid = description["pid"]
         self._bundle = Path(description["bundle"])
-        self._cgroup = description["cgroup"]
+        self._cgroup = description["group"]
         self.warnings = description["warnings"]
         for name in description["execs"]:
             self._execs.setdefault(name, self._loop.create_future())

@@ -88,6 +88,8 @@ def create(
 
     Raises StartFailed (`exit_code` 127: no such program; 126: not executable; 125: the rest).
     """
+    # Opened here: in a user namespace the child has no right to the host's files.
+    gate_fd = os.open(gate, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if gate else None
     start, new = _plan(
         config,
         bundle,
@@ -95,7 +97,7 @@ def create(
         stdio=stdio,
         cgroup=cgroup,
         seccomp=_filter(config) if seccomp is None else seccomp,
-        gate=str(gate) if gate else None,
+        gate=gate_fd,
         preserve_fds=preserve_fds,
         no_pivot=no_pivot,
         reaper=reaper,
@@ -124,6 +126,8 @@ def create(
         finally:
             for _, fd, _ in start.join:
                 os.close(fd)
+            if gate_fd is not None:
+                os.close(gate_fd)
     return created
 
 

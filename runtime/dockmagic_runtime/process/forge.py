@@ -5,14 +5,17 @@ child inside a container must not import anything.
 """
 
 import gc
+import marshal
 import os
 import signal
 import socket
 from typing import NoReturn
 
 from dockmagic_runtime.kernel import capabilities, cgroups, libc, namespaces
-from dockmagic_runtime.process import shim
+from dockmagic_runtime.process import logfile, messages, shim, stdio
 from dockmagic_runtime.process.messages import receive
+
+_REHEARSALS = 20  # Python specialises after 8 calls
 
 
 def main(descriptor: int) -> NoReturn:
@@ -28,6 +31,7 @@ def main(descriptor: int) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps shims that have ended
     capabilities.last_cap()
     cgroups.layout()
+    _rehearse()
     gc.collect()
     # From now on a collection does not touch, and so not copy, what children share with us.
     gc.freeze()
@@ -43,3 +47,35 @@ def main(descriptor: int) -> NoReturn:
             shim.main(socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])
         os.close(pidfd)
+
+
+def _rehearse() -> None:
+    """Play a shim's everyday life a few times before there is one.
+
+    Python specialises code as it runs, and writes that into the code itself. Done here it is done once, in pages
+    that all shims share, and not in each of them again.
+    """
+    for _ in range(_REHEARSALS):
+        poller = stdio.Poller()
+        log = logfile.JsonLog("/dev/null")
+        pipe, end = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = socket.socketpair()
+        streams = stdio.Streams(
+            poller, {pipe: "stdout"}, None, tty=False, stdin_once=False, log=log, on_end=log.close
+        )
+        streams.attach(stdio.Client(theirs, False, True, True))
+        os.write(end, b"line\n")
+        poller.turn()
+        receive(ours)
+        os.close(end)
+        while not streams.ended or streams.clients:
+            poller.turn()
+        ours.close()
+        ours, theirs = socket.socketpair()
+        socket.send_fds(ours, [marshal.dumps({"pid": 1, "streams": [[True]]})], [theirs.fileno()])
+        data, descriptors = receive(theirs)
+        marshal.loads(data)
+        os.close(descriptors[0])
+        messages.Decoder().feed(messages.encode({"event": "exited", "code": 0}), [])
+        ours.close()
+        theirs.close()

@@ -40,7 +40,7 @@ class Start:
     stdio: tuple[int, int, int] | None
     cgroup: Cgroup | None
     seccomp: bytes | None
-    gate: str | None = None
+    gate: int | None = None
     preserve_fds: int = 0
     no_pivot: bool = False
     reaper: bool = False
@@ -170,11 +170,10 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
     tree.make_readonly(linux.get("readonlyPaths") or ())
     if (start.config.get("root") or {}).get("readonly"):
         mounts.set_attributes(tree.root, mounts.MOUNT_ATTR_RDONLY)
-    gate = os.open(start.gate, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if start.gate else None
 
     # 9. The host's tree goes. So do all descriptors: a directory among them would be a way back.
     _change_root(tree.root, start)
-    keep_only(parent, start.preserve_fds, gate)
+    keep_only(parent, start.preserve_fds, start.gate)
 
     # 10. Names and limits.
     if start.config.get("hostname") and "uts" in start.own:
@@ -203,9 +202,9 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
 
     # 12. Ready. Whatever is left can only be done when the program is to run.
     parent.say("ready")
-    if gate is not None:
+    if start.gate is not None:
         parent.channel.close()
-        _wait_at(gate)
+        _wait_at(start.gate)
     _run_hooks(start, "startContainer", "created")
     if start.reaper:
         return reaper.run(

@@ -13,8 +13,7 @@ How things die:
   group.
 """
 
-import base64
-import json
+import marshal
 import os
 import select
 import signal
@@ -27,7 +26,7 @@ from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.process import starter
 from dockmagic_runtime.process.exec import exec_in
 from dockmagic_runtime.process.logfile import JsonLog, timestamp
-from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive, receive_packet
+from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive
 from dockmagic_runtime.process.pipes import Pipes
 from dockmagic_runtime.process.stdio import Client, Poller, Streams
 
@@ -106,43 +105,32 @@ class Shim:
         self.poller = Poller()
         self.controls: list[Control] = []
         self._bundle, self._socket_path = started["bundle"], started["socket"]
-        self._listener: socket.socket | None = None
         self._execs: dict[str, Running] = {}
         self._exit: Message | None = None
         self._kills = 0
         self._kinds = started["kinds"]
         self._group = Cgroup.open(started["group"]) if started["group"] else None
-        self._seccomp = base64.b64decode(started["seccomp"]) if started["seccomp"] else None
-        self._seccomp_flags = started["seccomp_flags"]
+        self._seccomp, self._seccomp_flags = started["seccomp"], started["seccomp_flags"]
         self.warnings = started["warnings"]
-        self._listen()
-        self._main = self._take_over(started, descriptors)
+        self._listener: socket.socket | None = socket.socket(fileno=descriptors[1])
+        self._listener.setblocking(False)
+        self.poller.watch(descriptors[1], select.POLLIN, lambda _: self._accept())
+        self._main = self._take_over(started, descriptors[0], descriptors[2:])
         self.controls.append(Control(self, channel))
 
     # --- start -------------------------------------------------------------------------------------
 
-    def _take_over(self, started: Message, descriptors: list[int]) -> Running:
+    def _take_over(self, started: Message, pidfd_: int, descriptors: list[int]) -> Running:
         """The container runs; its streams are ours from here on."""
-        _remove(f"{self._bundle}/exit.json")
-        pid, pidfd_ = started["pid"], descriptors[0]
-        _write(
-            f"{self._bundle}/shim.json",
-            {
-                "pid": pid,
-                "start_time": pidfd.start_time(pid),
-                "shim": os.getpid(),
-                "cgroup": started["group"],
-            },
-        )
         spec, log = started["log"], None
         if spec["driver"] != "none":
             log = JsonLog(spec["path"], spec["max_size"], spec["max_file"])
         names = ("stdout",) if started["terminal"] else ("stdout", "stderr")
-        outputs = dict(zip(descriptors[1 : 1 + len(names)], names, strict=True))
-        rest = descriptors[1 + len(names) :]
+        outputs = dict(zip(descriptors, names))  # noqa: B905 - more descriptors follow
+        rest = descriptors[len(names) :]
         stdin = None
         if started["open_stdin"]:
-            stdin = descriptors[1] if started["terminal"] else rest.pop(0)
+            stdin = descriptors[0] if started["terminal"] else rest.pop(0)
         streams = Streams(
             self.poller,
             outputs,
@@ -157,16 +145,7 @@ class Shim:
         self.poller.watch(pidfd_, select.POLLIN, lambda _: self._main_exited())
         if started["memory_limited"] and self._group:
             self._watch_memory(self._group)
-        return Running(pid, pidfd_, streams)
-
-    def _listen(self) -> None:
-        _remove(self._socket_path)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(self._socket_path)
-        os.chmod(self._socket_path, 0o600)  # noqa: PTH101
-        self._listener.listen()
-        self._listener.setblocking(False)
-        self.poller.watch(self._listener.fileno(), select.POLLIN, lambda _: self._accept())
+        return Running(started["pid"], pidfd_, streams)
 
     def _accept(self) -> None:
         assert self._listener
@@ -224,7 +203,7 @@ class Shim:
         return {
             "pid": self._main.pid,
             "bundle": self._bundle,
-            "cgroup": self._group.path if self._group else None,
+            "group": self._group.path if self._group else None,
             "execs": list(self._execs),
             "exit": self._exit,
             "warnings": self.warnings,
@@ -311,7 +290,7 @@ class Shim:
         if self._group:
             self._check_memory(self._group)
         ended = {"code": self._main.code, "oom_killed": self._kills > 0, "finished_at": timestamp()}
-        _write(f"{self._bundle}/exit.json", ended)
+        starter.write_json(f"{self._bundle}/exit.json", ended)
         self._clean_up()
         self._exit = ended
         self._tell({"event": "exited", **ended})
@@ -321,7 +300,7 @@ class Shim:
             self.poller.forget(self._listener.fileno())
             self._listener.close()
             self._listener = None
-            _remove(self._socket_path)
+            os.unlink(self._socket_path)  # noqa: PTH108
         if self._group:
             self._group.remove(kill=True)
 
@@ -345,21 +324,17 @@ def main(channel: socket.socket) -> NoReturn:
     try:
         libc.set_process_name(b"dockmagic-shim")
         os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        libc.set_signal(signal.SIGCHLD, ignore=False)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            libc.set_signal(number, ignore=True)
         null = os.open("/dev/null", os.O_RDWR)
         for fd in range(3):
             os.dup2(null, fd)
         os.close(null)
         started, descriptors = _await_start(channel)
         if started is None:
-            os._exit(0)  # the engine died before it said what it wants
-        if "error" in started:
-            _answer(channel, {key: started[key] for key in ("id", "error", "code")})
-            os._exit(0)
+            os._exit(0)  # nothing was ordered, or it failed and the engine has been told
         shim = Shim(started, descriptors, channel)
-        shim.controls[0].send({"id": started["id"], **shim.describe()})
         reap = [*started["reap"], started["starter"]]
         del started, descriptors
         for pid in reap:
@@ -372,7 +347,7 @@ def main(channel: socket.socket) -> NoReturn:
 
 
 def _await_start(channel: socket.socket) -> tuple[Message | None, list[int]]:
-    """Have a starter start what the engine orders; None if the engine went away without an order."""
+    """Have a starter start what the engine orders; None if there is nothing to look after."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     group = f"spare-{os.getpid()}"
     pid, pidfd_ = namespaces.clone(0)
@@ -381,18 +356,14 @@ def _await_start(channel: socket.socket) -> tuple[Message | None, list[int]]:
         starter.main(channel, theirs, group)
     theirs.close()
     os.close(pidfd_)
-    message, descriptors = receive_packet(ours, 1 << 17)
+    data, descriptors = receive(ours, 1 << 17)
     ours.close()
-    if message is not None:
-        message["starter"] = pid
+    if not data:
+        return None, []
+    # Both sides are the same interpreter, so marshal will do, which writes to less memory than json.
+    message = marshal.loads(data)
+    message["starter"] = pid
     return message, descriptors
-
-
-def _answer(channel: socket.socket, message: Message) -> None:
-    try:
-        channel.sendall(encode(message))
-    except OSError:
-        return  # the engine is gone, and with it whoever wanted to know
 
 
 def _reap(running: Running) -> int:
@@ -400,17 +371,3 @@ def _reap(running: Running) -> int:
     os.close(running.pidfd)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
-
-
-def _write(path: str, document: Message) -> None:
-    """Beside, then rename. Not synced: after a crash of the machine nothing of this run is true any more."""
-    with open(f"{path}.new", "w") as file:  # noqa: PTH123
-        json.dump(document, file)
-    os.rename(f"{path}.new", path)  # noqa: PTH104
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)  # noqa: PTH108
-    except FileNotFoundError:
-        return

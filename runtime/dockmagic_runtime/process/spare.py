@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from select import POLLIN, poll
 from typing import Any, NoReturn
 
+from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.kernel import capabilities, libc, mounts, namespaces
 from dockmagic_runtime.kernel.cgroups import Cgroup, layout
 from dockmagic_runtime.process import create, init, interfaces, rootfs
@@ -44,10 +45,14 @@ def shape(config: Mapping[str, Any]) -> Message | None:
         return None
     if any(kinds.get(kind, True) for kind in ("mount", "pid", "ipc", "uts", "cgroup")):
         return None
+    try:
+        own_mounts = [m for m in config.get("mounts") or () if not rootfs.Options(m).bind]
+    except InvalidParameter:
+        return None  # the start itself says what is wrong
     return {
         "kinds": sorted(kind for kind, joined in kinds.items() if not joined),
         "group": group.rpartition("/")[0],
-        "mounts": [m for m in config.get("mounts") or () if not rootfs.Options(m).bind],
+        "mounts": own_mounts,
     }
 
 
@@ -73,7 +78,12 @@ class Spare:
         if layout().unified:
             return None
         capabilities.last_cap()
-        return cls(like, Cgroup.create(f"{like['group']}/{name}"))
+        group = Cgroup.create(f"{like['group']}/{name}")
+        try:
+            return cls(like, group)
+        except OSError:
+            group.remove()
+            raise
 
     def fits(self, config: Mapping[str, Any]) -> bool:
         wanted = shape(config)

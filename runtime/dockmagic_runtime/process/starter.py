@@ -10,6 +10,9 @@ first process for the next such container in advance (`spare.py`).
 """
 
 import base64
+import contextlib
+import json
+import marshal
 import os
 import signal
 import socket
@@ -19,9 +22,10 @@ from typing import Any, NoReturn
 from dockmagic_runtime.errors import EngineError
 from dockmagic_runtime.kernel import libc
 from dockmagic_runtime.kernel.cgroups import Cgroup
+from dockmagic_runtime.kernel.pidfd import start_time
 from dockmagic_runtime.kernel.seccomp import flags as seccomp_flags
 from dockmagic_runtime.process.create import Created, create
-from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive, send_packet
+from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive
 from dockmagic_runtime.process.pipes import Pipes
 from dockmagic_runtime.process.spare import Spare
 from dockmagic_runtime.storage.overlay import Rootfs
@@ -47,7 +51,10 @@ def _serve(channel: socket.socket, shim: socket.socket, group: str) -> None:
     decoder = Decoder()
     spare: Spare | None = None
     while True:
-        data, descriptors = receive(channel)
+        try:
+            data, descriptors = receive(channel)
+        except ConnectionResetError:
+            data, descriptors = b"", []
         if not data:
             # The engine is gone before it wanted a container.
             if spare:
@@ -57,22 +64,38 @@ def _serve(channel: socket.socket, shim: socket.socket, group: str) -> None:
             if message["do"] == "prepare":
                 spare = Spare.make(message["like"], group)
             else:
-                return _run(message, files, shim, spare)
+                return _run(message, files, channel, shim, spare)
 
 
-def _run(request: Message, files: list[int], shim: socket.socket, spare: Spare | None) -> None:
+def _run(
+    request: Message, files: list[int], channel: socket.socket, shim: socket.socket, spare: Spare | None
+) -> None:
     reap = []
     if spare and not spare.fits(request["config"]):
         spare.discard()
         reap.append(spare.pid)
         spare = None
     try:
-        answer, descriptors = _start(request, spare)
+        started, descriptors = _start(request, spare)
     except StartFailed as error:
-        answer, descriptors = {"error": str(error), "code": error.exit_code}, []
+        return _answer(channel, {"id": request["id"], "error": str(error), "code": error.exit_code})
     except (EngineError, OSError, KeyError, ValueError) as error:
-        answer, descriptors = {"error": str(error), "code": 125}, []
-    send_packet(shim, {"id": request["id"], "reap": reap, **answer}, [*descriptors, *files])
+        return _answer(channel, {"id": request["id"], "error": str(error), "code": 125})
+    started["reap"] = reap
+    socket.send_fds(shim, [marshal.dumps(started)], [*descriptors, *files])
+    _answer(
+        channel, {"id": request["id"], "execs": [], "exit": None, **{key: started[key] for key in DESCRIBED}}
+    )
+
+
+DESCRIBED = ("pid", "bundle", "group", "warnings")
+"""What an engine is told of a container, by its starter and by its shim."""
+
+
+def _answer(channel: socket.socket, message: Message) -> None:
+    # An engine that is gone will ask again, or has nobody to tell.
+    with contextlib.suppress(OSError):
+        channel.sendall(encode(message))
 
 
 def _start(request: Message, spare: Spare | None) -> tuple[Message, list[int]]:
@@ -82,6 +105,11 @@ def _start(request: Message, spare: Spare | None) -> tuple[Message, list[int]]:
     group = Cgroup.open(linux["cgroupsPath"]) if linux.get("cgroupsPath") else None
     program = base64.b64decode(request["seccomp"]) if request["seccomp"] else None
     rootfs = Rootfs.from_json(request["rootfs"]) if request["rootfs"] else None
+    if request["log"]["driver"] != "none":
+        # Whoever is told of the container finds its log; and one that can't be written is a failure in time.
+        os.close(
+            os.open(request["log"]["path"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        )
     pipes = None if terminal else Pipes(stdin=request["open_stdin"], outputs=True)
     stdio = pipes.theirs if pipes else None
     try:
@@ -103,10 +131,23 @@ def _start(request: Message, spare: Spare | None) -> tuple[Message, list[int]]:
         if group:
             group.remove(kill=True)
         raise
-    return _description(request, created, linux, terminal), [created.pidfd, *_ends(created, pipes)]
+    listener = _listen(request["socket"])
+    started = _description(request, created, linux, terminal, program)
+    for name in ("exit.json", "shim.json"):
+        _remove(f"{request['bundle']}/{name}")
+    note = {
+        "pid": created.pid,
+        "start_time": start_time(created.pid),
+        "shim": os.getppid(),
+        "cgroup": started["group"],
+    }
+    write_json(f"{request['bundle']}/shim.json", note)
+    return started, [created.pidfd, listener.detach(), *_ends(created, pipes)]
 
 
-def _description(request: Message, created: Created, linux: dict[str, Any], terminal: bool) -> Message:
+def _description(
+    request: Message, created: Created, linux: dict[str, Any], terminal: bool, program: bytes | None
+) -> Message:
     """What the shim has to know for the rest of the container's life."""
     return {
         "pid": created.pid,
@@ -115,7 +156,7 @@ def _description(request: Message, created: Created, linux: dict[str, Any], term
         "kinds": [entry["type"] for entry in linux.get("namespaces") or ()],
         "group": linux.get("cgroupsPath"),
         "memory_limited": bool(((linux.get("resources") or {}).get("memory") or {}).get("limit")),
-        "seccomp": request["seccomp"],
+        "seccomp": program,
         "seccomp_flags": seccomp_flags(linux.get("seccomp") or {}),
         **{key: request[key] for key in ("bundle", "socket", "log", "open_stdin", "stdin_once", "streams")},
     }
@@ -127,3 +168,25 @@ def _ends(created: Created, pipes: Pipes | None) -> list[int]:
         assert created.console is not None
         return [created.console]
     return [*pipes.outputs, *(() if pipes.stdin is None else (pipes.stdin,))]
+
+
+def _listen(path: str) -> socket.socket:
+    _remove(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    os.chmod(path, 0o600)  # noqa: PTH101
+    listener.listen()
+    return listener
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108
+
+
+def write_json(path: str, document: Message) -> None:
+    """Beside, then rename. Not synced: after a crash of the machine nothing of this run is true any more."""
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    os.write(fd, json.dumps(document).encode())
+    os.close(fd)
+    os.rename(f"{path}.new", path)  # noqa: PTH104
