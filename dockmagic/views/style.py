@@ -30,7 +30,8 @@ color-mix(in srgb,var(--dm-line) 45%,transparent)}
 .dm .dm-table tbody tr:hover{background:color-mix(in srgb,var(--dm-line) 25%,transparent)}
 .dm .dm-facts th{color:var(--dm-soft);white-space:nowrap}
 .dm .dm-table .dm-n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-.dm .dm-table td code,.dm .dm-table th code{font-family:var(--dm-code);font-size:.93em;background:none;padding:0;color:inherit}
+.dm .dm-table td code,.dm .dm-table th code{font-family:var(--dm-code);font-size:.93em;background:none;
+padding:0;color:inherit}
 .dm .dm-table .dm-empty{color:var(--dm-soft);font-style:italic}
 .dm .dm-good{color:var(--dm-good)}.dm .dm-bad{color:var(--dm-bad)}.dm .dm-warn{color:var(--dm-warn)}
 .dm .dm-accent{color:var(--dm-accent)}.dm .dm-muted{color:var(--dm-soft)}

@@ -1,7 +1,7 @@
 """Every notebook is a test: it is executed and its outputs are compared with the ones saved in it (nbval).
 
-`notebooks/sanitize.cfg` names what may differ. Saved outputs hold no traceback, no `UsageError` and no picture
-that needs a widget.
+`notebooks/sanitize.cfg` names what may differ. Saved outputs hold no traceback, no `UsageError` and no
+picture that needs a widget.
 """
 
 import os
