@@ -6,6 +6,7 @@ command's, or 1 when it left something.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,8 +37,12 @@ def tables() -> Iterator[str]:
 
 
 def control_groups() -> Iterator[str]:
-    for folder in Path("/sys/fs/cgroup").glob("**/"):
-        yield str(folder)
+    for folder, _, _ in os.walk("/sys/fs/cgroup"):  # passes over groups that end meanwhile
+        yield folder
+
+
+def runtime_directories() -> Iterator[str]:
+    yield from (str(folder) for folder in Path("/run").glob("dockmagic*"))
 
 
 def processes() -> Iterator[str]:
@@ -56,6 +61,7 @@ KINDS: dict[str, Callable[[], Iterator[str]]] = {
     "network interface": links,
     "nftables table": tables,
     "control group": control_groups,
+    "runtime directory": runtime_directories,
     "process": processes,
 }
 
