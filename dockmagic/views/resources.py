@@ -7,6 +7,7 @@ them from the kernel once a second. CPU per cent is Docker's: 100 % is one CPU f
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -175,7 +176,8 @@ def draw(samples: Sequence[Sample]) -> str:
     from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {
-        "svg.fonttype": "none",
+        # Letters as outlines: where a page strips the drawing, no loose labels stay behind.
+        "svg.fonttype": "path",
         "font.family": "sans-serif",
         "font.size": 8.5,
         "text.color": INK,
@@ -212,7 +214,7 @@ def draw(samples: Sequence[Sample]) -> str:
             axes.locator_params(nbins=4)
         target = io.StringIO()
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = target.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", target.getvalue(), flags=re.DOTALL)
     return svg[svg.index("<svg") :].strip().replace(INK, "currentColor")
 
 

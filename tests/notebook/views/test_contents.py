@@ -1,5 +1,7 @@
 """What the pictures say, for data whose answer is known."""
 
+import re
+
 import pytest
 
 from dockmagic.views import cards, layers, namespaces, ports, progress, resources, tables
@@ -137,6 +139,8 @@ def test_the_drawing_takes_its_ink_from_the_page() -> None:
     assert "currentColor" in svg
     assert resources.INK not in svg
     assert "<image" not in svg
+    stripped = re.sub(r"<style.*?</style>|<!--.*?-->|<[^>]*>", "", svg, flags=re.DOTALL)
+    assert not stripped.split(), "a page that strips the drawing shows nothing of it"
 
 
 def test_a_build_step_by_step() -> None:
