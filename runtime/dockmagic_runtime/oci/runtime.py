@@ -272,7 +272,7 @@ def _validate_linux(linux: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
     if 0 < swap < limit or (swap > 0 and limit < 0):
         raise InvalidParameter(f"linux.resources.memory.swap: {swap} is less than the memory limit, {limit}")
-    if (pids := resources.get("pids")) and pids.get("limit") is None:
+    if (pids := resources.get("pids")) is not None and pids.get("limit") is None:
         raise InvalidParameter("linux.resources.pids.limit: required, and missing")
     if linux.get("seccomp"):
         _validate_seccomp(linux["seccomp"])
