@@ -37,6 +37,7 @@ from dockmagic_runtime.errors import (
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.kernel.cgroups import Cgroup
+from dockmagic_runtime.networks.sandbox import Sandbox
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.client import Attachment, LogSpec, RunRequest, Shim, read_exit
 from dockmagic_runtime.process.messages import Exit, StartFailed
@@ -194,6 +195,10 @@ class Containers:
             raise InvalidParameter("Neither old nor new names may be empty")
         old = container.name
         self.records.rename(container, names.check(name))
+        if sandbox := self._networks.sandbox(container.id):
+            self._networks.rename(container.id, container.name)
+            container.networks = sandbox.settings()
+            self.records.save(container)
         self._publish(container, "rename", oldName=f"/{old}")
 
     # start
@@ -211,7 +216,7 @@ class Containers:
             live.stopping = False
             try:
                 shim = await self._launch(container, live)
-            except EngineError as error:
+            except (EngineError, OSError) as error:
                 await self._start_failed(container, live, error)
             container.state = State("running", shim.pid, started_at=timestamps.now())
             self._watch(container, live, shim)
@@ -223,7 +228,7 @@ class Containers:
         rootfs = self._snapshots.get(container.id)
         account = self._account(container, rootfs)
         copy_up(container.mounts, rootfs)
-        namespaces, etc_mounts = await self._connect(container, directory)
+        namespaces, etc_mounts = await self._connect(container)
         around = spec.Surroundings(
             account, self._cgroup_path(container), namespaces, etc_mounts, self._shared_memory(container)
         )
@@ -244,7 +249,7 @@ class Containers:
             )
         )
 
-    async def _start_failed(self, container: Container, live: Live, error: EngineError) -> None:
+    async def _start_failed(self, container: Container, live: Live, error: EngineError | OSError) -> None:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
         if container.endpoints:
             await self._networks.release(container.id)
@@ -262,9 +267,7 @@ class Containers:
             raise kind(message) from error
         raise error
 
-    async def _connect(
-        self, container: Container, directory: Path
-    ) -> tuple[dict[str, str | None], list[Json]]:
+    async def _connect(self, container: Container) -> tuple[dict[str, str | None], list[Json]]:
         """The container's namespaces (kind -> path to join, None: new) and its mounts over /etc."""
         host, mode = container.host_config, container.network_mode
         namespaces: dict[str, str | None] = {"mount": None}
@@ -293,15 +296,18 @@ class Containers:
         )
         if not sandbox.on_host:
             namespaces["network"] = sandbox.netns_path
+        return namespaces, self._record_networks(container, sandbox)
+
+    def _record_networks(self, container: Container, sandbox: Sandbox) -> list[Json]:
+        """Note in the record and in its files of /etc what networks it is in; the mounts of those files."""
         container.networks = sandbox.settings()
-        gateway = container.networks.get("Gateway") or "127.0.0.1"
-        return namespaces, etcfiles.write(
-            directory,
+        return etcfiles.write(
+            self.directory(container),
             spec.hostname(container),
             sandbox.hosts,
-            host["ExtraHosts"] or [],
+            container.host_config["ExtraHosts"] or [],
             sandbox.resolv_conf,
-            gateway,
+            container.networks.get("Gateway") or "127.0.0.1",
         )
 
     def _joined(self, kind: str, mode: str) -> dict[str, str | None]:
@@ -517,7 +523,7 @@ class Containers:
         if network.name in container.endpoints:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         if container.state.running:
-            container.networks = (await self._networks.connect(container.id, reference, endpoint)).settings()
+            self._record_networks(container, await self._networks.connect(container.id, reference, endpoint))
         container.endpoints[network.name] = endpoint
         self.records.save(container)
 
@@ -527,7 +533,7 @@ class Containers:
         if network.name not in container.endpoints:
             raise Forbidden(f"container {container.id} is not connected to network {network.name}")
         if container.state.running:
-            container.networks = (await self._networks.disconnect(container.id, reference)).settings()
+            self._record_networks(container, await self._networks.disconnect(container.id, reference))
         del container.endpoints[network.name]
         self.records.save(container)
 
@@ -561,13 +567,8 @@ class Containers:
         self._sweep(root)
         lost: list[tuple[Container, Exit]] = []
         for container in self.records.all():
-            if container.state.running:
-                try:
-                    self._watch(
-                        container, self.live(container), await Shim.connect(self._shim_socket(container))
-                    )
-                except OSError:
-                    lost.append((container, await self._how_it_ended(container)))
+            if ended := await self._take_up(container):
+                lost.append((container, ended))
         gone = {container.id for container, _ in lost}
         await self._networks.start([identity for identity in self.running_ids() if identity not in gone])
         for container, ended in lost:
@@ -585,6 +586,25 @@ class Containers:
 
     def _shim_socket_root(self) -> Path:
         return self._config.run_root / "shims"
+
+    async def _take_up(self, container: Container) -> Exit | None:
+        """Watch a container that runs; say how it ended if it does no more and its record doesn't know.
+
+        The record may also not know that it began: the last engine died between its start and the note of it.
+        """
+        try:
+            shim = await Shim.connect(self._shim_socket(container))
+        except OSError:
+            if container.state.running:
+                return await self._how_it_ended(container)
+            left = read_exit(self.directory(container))
+            known = timestamps.parse(container.state.finished_at)
+            return left if left and timestamps.parse(left.finished_at) > known else None
+        if not container.state.running:
+            container.state = State("running", shim.pid, started_at=timestamps.now())
+            self.records.save(container)
+        self._watch(container, self.live(container), shim)
+        return None
 
     async def _how_it_ended(self, container: Container) -> Exit:
         """From its exit file; a shim that was killed has written none, and took the container with it."""

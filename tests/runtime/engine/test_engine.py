@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -191,3 +192,27 @@ def test_socket_of_a_dead_engine_is_replaced(own_engine: EngineProcess) -> None:
     with socket.socket(socket.AF_UNIX) as sock, pytest.raises(ConnectionRefusedError):
         sock.connect(str(own_engine.socket))
     assert own_engine.start().client().ping()
+
+
+def test_engine_that_died_before_it_could_note_a_start(own_engine: EngineProcess) -> None:
+    """The moment between the start of a program and the record of it, brought about in the database."""
+    client = own_engine.start().client()
+    client.images.pull("busybox:latest")
+    client.containers.create("busybox", ["sleep", "1000"], name="runs")
+    client.containers.create("busybox", ["sh", "-c", "exit 9"], name="ended")
+    before = _records(own_engine)
+    client.containers.get("runs").start()
+    client.containers.get("ended").start()
+    assert client.containers.get("ended").wait()["StatusCode"] == 9
+    own_engine.kill()
+    with sqlite3.connect(own_engine.data_root / "engine.db") as database:
+        database.executemany("UPDATE containers SET record = ? WHERE id = ?", before)
+    client = own_engine.start().client()
+    assert client.containers.get("runs").status == "running"
+    assert client.containers.get("runs").exec_run(["echo", "yes"]).output == b"yes\n"
+    assert client.api.inspect_container("ended")["State"]["ExitCode"] == 9
+
+
+def _records(engine: EngineProcess) -> list[tuple[str, str]]:
+    with sqlite3.connect(engine.data_root / "engine.db") as database:
+        return database.execute("SELECT record, id FROM containers").fetchall()
