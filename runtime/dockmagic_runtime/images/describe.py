@@ -3,7 +3,7 @@
 The shapes are those of the Docker Engine API 1.47 (`ImageInspect`, `ImageHistoryResponseItem`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -104,11 +104,20 @@ def layers(images: "ImageStore", image: Image) -> list[dict[str, Any]]:
                 "diff_id": diff_id,
                 "size": _size(images, diff_id),
                 "empty": diff_id is None,
-                "origin": image.origin,
+                "origin": _origin(image, diff_id, others),
                 "shared_with": sorted(shared),
             }
         )
     return rows
+
+
+def _origin(image: Image, diff_id: str | None, others: Iterable[Image]) -> str:
+    """How a layer came here: one that a built image took over from another came as that one did."""
+    if image.origin == "built":
+        for other in others:
+            if diff_id in other.diff_ids and other.origin != "built":
+                return other.origin
+    return image.origin
 
 
 def instruction(created_by: str) -> str:

@@ -183,3 +183,15 @@ def test_port_map_is_read_from_the_kernel(engine: EngineProcess, client: docker.
     ] == [("web", port, 80, "tcp")]
     container.remove(force=True)
     assert ask(engine, "GET", "/dockmagic/ports")[1] == []
+
+
+def test_layers_taken_over_by_a_build_say_how_they_came(
+    engine: EngineProcess, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo x > /x\n")
+    image, _ = client.images.build(path=str(tmp_path), tag="taken:1")
+    _, layers = ask(engine, "GET", "/dockmagic/images/taken:1/layers")
+    origins = [layer["origin"] for layer in layers if not layer["empty"]]
+    assert origins == ["pulled", "built"]
+    assert "busybox:latest" in layers[0]["shared_with"]
+    client.images.remove("taken:1")
