@@ -26,7 +26,7 @@ def under(profile: dict[str, Any], function: Callable[[], int]) -> int:
         try:
             seccomp.load(program, flags)
             os._exit(function())
-        except BaseException:
+        finally:
             os._exit(255)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -103,9 +103,18 @@ def test_conditions_on_one_argument_are_alternatives_on_several_all_must_hold() 
 
 def test_calls_newer_than_an_allow_list_do_not_exist() -> None:
     seccomp.library()
-    names = (
-        "read write exit_group mmap munmap brk rt_sigaction futex madvise getpid umask close openat".split()
-    )
+    names = [
+        "read",
+        "write",
+        "exit_group",
+        "mmap",
+        "munmap",
+        "brk",
+        "rt_sigaction",
+        "futex",
+        "umask",
+        "close",
+    ]
     profile = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "syscalls": [rule(*names, "getcpu", action="SCMP_ACT_ALLOW")],
