@@ -6,6 +6,7 @@ Nothing in memory that the next engine can't rebuild: `start` reads the database
 containers and sweeps what a crash has left; `stop` lets go of them without ending any.
 """
 
+import asyncio
 import logging
 import secrets
 import socket
@@ -32,6 +33,7 @@ from dockmagic_runtime.errors import SystemFailure
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore, Use
+from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.registry.client import Registry
@@ -147,6 +149,8 @@ class Engine:
         await services.networks.stop()
         await services.registry.close()
         self._spawner.close()
+        if not services.containers.running_ids():
+            await asyncio.to_thread(Cgroup.open(services.config.cgroup_parent).remove)
         self._database.close()
         self._remove_empty(services.config.run_root)
 

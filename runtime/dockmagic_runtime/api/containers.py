@@ -215,7 +215,7 @@ async def attach(call: Call) -> web.StreamResponse:
     history = b""
     if call.flag("logs"):
         history = b"".join(_written(call, container, _query(call, default=False)))
-    connection = take_socket(call, stream_type(call, container.config["Tty"]))
+    connection = await take_socket(call, stream_type(call, container.config["Tty"]))
     if history:
         await asyncio.get_running_loop().sock_sendall(connection, history)
     if live:

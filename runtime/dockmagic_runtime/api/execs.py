@@ -35,7 +35,7 @@ async def start(call: Call) -> web.StreamResponse:
             raise InvalidParameter(_sentence(error)) from error
         return nothing(200)
     wanted = session.wanted
-    connection = take_socket(call, stream_type(call, wanted["Tty"]))
+    connection = await take_socket(call, stream_type(call, wanted["Tty"]))
     attachment = Attachment(connection, wanted["AttachStdin"], wanted["AttachStdout"], wanted["AttachStderr"])
     # Kept open until the exit code is known: the client asks for it as soon as it sees the end of the stream.
     hold = connection.dup()

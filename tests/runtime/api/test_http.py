@@ -189,9 +189,33 @@ def test_layers_taken_over_by_a_build_say_how_they_came(
     engine: EngineProcess, client: docker.DockerClient, tmp_path: Path
 ) -> None:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo x > /x\n")
-    image, _ = client.images.build(path=str(tmp_path), tag="taken:1")
+    client.images.build(path=str(tmp_path), tag="taken:1")
     _, layers = ask(engine, "GET", "/dockmagic/images/taken:1/layers")
     origins = [layer["origin"] for layer in layers if not layer["empty"]]
     assert origins == ["pulled", "built"]
     assert "busybox:latest" in layers[0]["shared_with"]
     client.images.remove("taken:1")
+
+
+def test_output_waits_until_the_client_has_read_the_head(
+    engine: EngineProcess, client: docker.DockerClient
+) -> None:
+    """A client that reads slowly finds the head alone in its socket, however fast the program is."""
+    container = client.containers.run("busybox", "sleep 1000", detach=True)
+    session = client.api.exec_create(container.id, ["echo", "fast"])["Id"]
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(str(engine.socket))
+        body = b"{}"
+        stream.sendall(
+            f"POST /exec/{session}/start HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n".encode()
+            + body
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            # All that is there by now is looked at, and only the first byte of it taken.
+            assert b"fast" not in stream.recv(4096, socket.MSG_PEEK)
+            head += stream.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 UPGRADED\r\n")
+        assert _frame(stream) == b"fast\n"
+        assert stream.recv(1) == b""
