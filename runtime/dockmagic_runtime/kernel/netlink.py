@@ -1,66 +1,69 @@
 """Network interfaces, addresses and routes: rtnetlink(7), one request per function.
 
-A request function returns an encoded message; `Route.request` sends any number of them in one datagram and
-waits for one acknowledgement, so setting up an interface with its address and route is one round trip. A
-`Route` socket belongs for its whole life to the network namespace in which it was opened: one made inside
-another namespace configures that namespace from wherever it is used.
+A request function describes a message; `Route.request` has pyroute2 encode any number of them, sends them as
+one datagram and waits for one acknowledgement, so setting up an interface with its address and route is one
+round trip. A `Route` socket belongs for its whole life to the network namespace in which it was opened: one
+made inside another namespace configures that namespace from wherever it is used.
 
-Only the messages a container engine needs are here. They are packed by hand because a container start does
-this on its hot path: an attribute is eight lines, and a general library takes longer to import than a whole
-container takes to run.
+The socket is our own because pyroute2's bring an event loop along and wait for each request by itself.
 """
 
 import fcntl
 import os
 import socket
 import struct
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-# linux/netlink.h
-NETLINK_ROUTE = 0
-_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
-_NLM_F_EXCL, _NLM_F_CREATE = 0x200, 0x400
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_SOL_NETLINK, _NETLINK_EXT_ACK, _NETLINK_CAP_ACK = 270, 11, 10
-_NLM_F_ACK_TLVS, _NLMSGERR_ATTR_MSG = 0x200, 1
-_NLA_F_NESTED, _NLA_TYPE_MASK = 0x8000, 0x3FFF
+from dockmagic_runtime.kernel import rtnl
 
-# linux/rtnetlink.h
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
-_RTM_NEWADDR, _RTM_GETADDR = 20, 22
-_RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
-_RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
-_RTA_DST, _RTA_GATEWAY = 1, 5
-
-# linux/if_link.h, linux/if_addr.h, linux/veth.h
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_LINKINFO = 1, 3, 4, 10, 12, 18
-_IFLA_AF_SPEC, _IFLA_NET_NS_FD = 26, 28
-_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
-_IFLA_BRPORT_STATE, _IFLA_BRPORT_MODE = 1, 4
-_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
-_VETH_INFO_PEER = 1
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
-_IFF_UP = 1
+_CREATE = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL
+_UP = {"flags": rtnl.IFF_UP, "change": rtnl.IFF_UP}
+_MAIN_TABLE = 254  # linux/rtnetlink.h
 _SIOCGIFINDEX = 0x8933
 
-_HEADER = struct.Struct("=IHHII")
-_IFINFO = struct.Struct("=BxHiII")
-_IFADDR = struct.Struct("=BBBBi")
-_RTMSG = struct.Struct("=BBBBBBBBI")
+# linux/if_link.h, linux/if_bridge.h
+_ADDR_GEN_MODE_NONE = 1
+_MODE_HAIRPIN = 1
+_STATE_DISABLED = 0
+
+_MARSHAL = rtnl.Marshal()
+_MARSHAL.msg_map = {
+    rtnl.RTM_NEWLINK: rtnl.ifinfmsg,
+    rtnl.RTM_NEWADDR: rtnl.ifaddrmsg,
+    rtnl.RTM_NEWROUTE: rtnl.rtmsg,
+}
+
+# A netlink attribute in pyroute2's form: its name, its value, and flags of the attribute, if any.
+Attribute = tuple[str, Any] | tuple[str, Any, int]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One encoded request: a type, flags beyond NLM_F_REQUEST, and the body."""
+    """One request: pyroute2's class for it, its type, flags beyond NLM_F_REQUEST, fields and attributes."""
 
+    form: type[Any]
     kind: int
-    flags: int
-    body: bytes
+    flags: int = 0
+    fields: Mapping[str, int] = field(default_factory=dict)
+    attributes: tuple[Attribute, ...] = ()
+
+    def encode(self, sequence: int, flags: int) -> bytearray:
+        message = self.form()
+        message["header"] = {
+            "type": self.kind,
+            "flags": rtnl.NLM_F_REQUEST | self.flags | flags,
+            "sequence_number": sequence,
+        }
+        message.update(self.fields)
+        # Encoding replaces the members of this list.
+        message["attrs"] = [*self.attributes]
+        message.encode()
+        data: bytearray = message.data
+        return data
 
 
 @dataclass(frozen=True)
@@ -72,37 +75,19 @@ class Link:
     master: int
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
-    length = 4 + len(payload)
-    return struct.pack("=HH", length, kind) + payload + bytes(-length % 4)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        yield kind & _NLA_TYPE_MASK, data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _name(name: str) -> bytes:
-    return _attribute(_IFLA_IFNAME, name.encode() + b"\0")
-
-
-def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack("=I", value))
-
-
-def _link_info(kind: str, data: bytes = b"") -> bytes:
-    info = _attribute(_IFLA_INFO_KIND, kind.encode())
-    return _attribute(_IFLA_LINKINFO, info + (_attribute(_IFLA_INFO_DATA, data) if data else b""))
+def _nested(*attributes: Attribute) -> dict[str, list[Attribute]]:
+    return {"attrs": [*attributes]}
 
 
 def add_bridge(name: str, mac: bytes, mtu: int) -> Message:
     """A bridge, up. With a fixed MAC, it keeps that one whatever ports come and go."""
-    body = _IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP) + _name(name) + _number(_IFLA_MTU, mtu)
-    body += _attribute(_IFLA_ADDRESS, mac) + _link_info("bridge")
-    return Message(_RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body)
+    attributes = (
+        ("IFLA_IFNAME", name),
+        ("IFLA_MTU", mtu),
+        ("IFLA_ADDRESS", mac.hex(":")),
+        ("IFLA_LINKINFO", _nested(("IFLA_INFO_KIND", "bridge"))),
+    )
+    return Message(rtnl.ifinfmsg, rtnl.RTM_NEWLINK, _CREATE, _UP, attributes)
 
 
 def add_veth(name: str, bridge: int, mtu: int, *, peer: str, peer_mac: bytes, namespace: int) -> Message:
@@ -110,67 +95,91 @@ def add_veth(name: str, bridge: int, mtu: int, *, peer: str, peer_mac: bytes, na
 
     The peer stays down: the kernel refuses to open it before the pair is complete (ENOTCONN).
     """
-    other = _IFINFO.pack(0, 0, 0, 0, 0) + _name(peer) + _attribute(_IFLA_ADDRESS, peer_mac)
-    other += _number(_IFLA_MTU, mtu) + _number(_IFLA_NET_NS_FD, namespace)
-    body = _IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP) + _name(name)
-    body += _number(_IFLA_MTU, mtu) + _number(_IFLA_MASTER, bridge)
-    body += _link_info("veth", _attribute(_VETH_INFO_PEER, other))
-    return Message(_RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body)
+    other = _nested(
+        ("IFLA_IFNAME", peer),
+        ("IFLA_ADDRESS", peer_mac.hex(":")),
+        ("IFLA_MTU", mtu),
+        ("IFLA_NET_NS_FD", namespace),
+    )
+    pair = _nested(("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", _nested(("VETH_INFO_PEER", other))))
+    attributes = (
+        ("IFLA_IFNAME", name),
+        ("IFLA_MTU", mtu),
+        ("IFLA_MASTER", bridge),
+        ("IFLA_LINKINFO", pair),
+    )
+    return Message(rtnl.ifinfmsg, rtnl.RTM_NEWLINK, _CREATE, _UP, attributes)
 
 
 def set_up(index: int) -> Message:
-    return Message(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
+    return Message(rtnl.ifinfmsg, rtnl.RTM_NEWLINK, fields={"index": index, **_UP})
 
 
 def no_link_local(index: int) -> Message:
     """Give this interface no IPv6 address of its own when it comes up (addrgenmode none)."""
-    mode = _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))
-    spec = _attribute(_IFLA_AF_SPEC | _NLA_F_NESTED, _attribute(socket.AF_INET6 | _NLA_F_NESTED, mode))
-    return Message(_RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + spec)
+    mode = _nested(("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE))
+    return Message(
+        rtnl.ifinfmsg,
+        rtnl.RTM_SETLINK,
+        fields={"index": index},
+        attributes=(("IFLA_AF_SPEC", _nested(("AF_INET6", mode)), rtnl.NLA_F_NESTED),),
+    )
 
 
-def _port(index: int, option: int, value: int) -> Message:
-    info = _attribute(_IFLA_PROTINFO | _NLA_F_NESTED, _attribute(option, bytes([value])))
-    return Message(_RTM_SETLINK, 0, _IFINFO.pack(socket.AF_BRIDGE, 0, index, 0, 0) + info)
+def _port(index: int, option: str, value: int) -> Message:
+    return Message(
+        rtnl.ifinfmsg,
+        rtnl.RTM_SETLINK,
+        fields={"family": socket.AF_BRIDGE, "index": index},
+        attributes=(("IFLA_PROTINFO", _nested((option, value)), rtnl.NLA_F_NESTED),),
+    )
 
 
 def hairpin(index: int) -> Message:
     """Let a bridge port send a frame back where it came from: a container calls its own published port."""
-    return _port(index, _IFLA_BRPORT_MODE, 1)
+    return _port(index, "IFLA_BRPORT_MODE", _MODE_HAIRPIN)
 
 
 def silence(index: int) -> Message:
     """Disable a bridge port: it neither forwards nor learns. Unlike taking it down, it waits for nothing."""
-    return _port(index, _IFLA_BRPORT_STATE, 0)
+    return _port(index, "IFLA_BRPORT_STATE", _STATE_DISABLED)
 
 
 def delete_link(index: int) -> Message:
     """Remove an interface; the answer comes when the kernel has let go of it (tens of milliseconds)."""
-    return Message(_RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
+    return Message(rtnl.ifinfmsg, rtnl.RTM_DELLINK, fields={"index": index})
 
 
 def add_address(index: int, address: IPv4Interface) -> Message:
-    body = _IFADDR.pack(socket.AF_INET, address.network.prefixlen, 0, 0, index)
-    body += _attribute(_IFA_LOCAL, address.packed) + _attribute(_IFA_ADDRESS, address.packed)
-    body += _attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
-    return Message(_RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_EXCL, body)
+    attributes = (
+        ("IFA_LOCAL", str(address.ip)),
+        ("IFA_ADDRESS", str(address.ip)),
+        ("IFA_BROADCAST", str(address.network.broadcast_address)),
+    )
+    fields = {"family": socket.AF_INET, "prefixlen": address.network.prefixlen, "index": index}
+    return Message(rtnl.ifaddrmsg, rtnl.RTM_NEWADDR, _CREATE, fields, attributes)
 
 
 def add_default_route(gateway: IPv4Address) -> Message:
-    body = _RTMSG.pack(
-        socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0
-    )
-    body += _attribute(_RTA_GATEWAY, gateway.packed)
-    return Message(_RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_EXCL, body)
+    fields = {
+        "family": socket.AF_INET,
+        "table": _MAIN_TABLE,
+        "proto": rtnl.rt_proto["boot"],
+        "scope": rtnl.rt_scope["universe"],
+        "type": rtnl.rt_type["unicast"],
+    }
+    attributes = (("RTA_GATEWAY", str(gateway)),)
+    return Message(rtnl.rtmsg, rtnl.RTM_NEWROUTE, _CREATE, fields, attributes)
 
 
 class Route:
     """An rtnetlink socket of the network namespace that the calling thread is in."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, rtnl.NETLINK_ROUTE
+        )
+        self._socket.setsockopt(rtnl.SOL_NETLINK, rtnl.NETLINK_EXT_ACK, 1)
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -196,15 +205,12 @@ class Route:
         datagram = bytearray()
         for sequence, message in enumerate(messages, first):
             # Without NLM_F_ACK only a refusal is answered, so the last answer stands for them all.
-            flags = _NLM_F_REQUEST | message.flags | (_NLM_F_ACK if sequence == self._sequence else 0)
-            datagram += _HEADER.pack(_HEADER.size + len(message.body), message.kind, flags, sequence, 0)
-            datagram += message.body
+            datagram += message.encode(sequence, rtnl.NLM_F_ACK if sequence == self._sequence else 0)
         self._socket.send(datagram)
         refusal: OSError | None = None
-        for kind, flags, sequence, body in self._receive(first):
-            if kind == _NLMSG_ERROR:
-                refusal = refusal or _refusal(flags, body)
-            if sequence == self._sequence:
+        for answer in self._receive(first):
+            refusal = refusal or _refusal(answer)
+            if answer["header"]["sequence_number"] == self._sequence:
                 break
         if refusal:
             raise refusal
@@ -219,64 +225,54 @@ class Route:
         return index
 
     def links(self) -> list[Link]:
-        found = []
-        for body in self._dump(_RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0)):
-            attributes = dict(_attributes(body[_IFINFO.size :]))
-            master = attributes.get(_IFLA_MASTER, bytes(4))
-            name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode()
-            found.append(Link(_IFINFO.unpack_from(body)[2], name, int.from_bytes(master, sys.byteorder)))
-        return found
+        return [
+            Link(link["index"], link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MASTER", 0))
+            for link in self._dump(Message(rtnl.ifinfmsg, rtnl.RTM_GETLINK))
+        ]
 
     def addresses(self) -> dict[int, list[IPv4Interface]]:
         """The IPv4 addresses of each interface, by its index."""
         found: dict[int, list[IPv4Interface]] = {}
-        for body in self._dump(_RTM_GETADDR, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)):
-            _, prefix, _, _, index = _IFADDR.unpack_from(body)
-            local = dict(_attributes(body[_IFADDR.size :])).get(_IFA_LOCAL)
-            if local:
-                found.setdefault(index, []).append(IPv4Interface((local, prefix)))
+        wanted = {"family": socket.AF_INET}
+        for address in self._dump(Message(rtnl.ifaddrmsg, rtnl.RTM_GETADDR, fields=wanted)):
+            if local := address.get_attr("IFA_LOCAL"):
+                here = IPv4Interface((local, address["prefixlen"]))
+                found.setdefault(address["index"], []).append(here)
         return found
 
     def subnets(self) -> list[IPv4Network]:
         """The IPv4 destinations this namespace has a route to, default routes aside."""
-        found = []
-        for body in self._dump(_RTM_GETROUTE, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
-            _, prefix, _, _, table, *_ = _RTMSG.unpack_from(body)
-            destination = dict(_attributes(body[_RTMSG.size :])).get(_RTA_DST)
-            if destination and prefix and table == _RT_TABLE_MAIN:
-                found.append(IPv4Network((destination, prefix), strict=False))
-        return found
+        wanted = {"family": socket.AF_INET}
+        return [
+            IPv4Network((route.get_attr("RTA_DST"), route["dst_len"]), strict=False)
+            for route in self._dump(Message(rtnl.rtmsg, rtnl.RTM_GETROUTE, fields=wanted))
+            if route["dst_len"] and route["table"] == _MAIN_TABLE
+        ]
 
-    def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+    def _dump(self, message: Message) -> Iterator[Any]:
+        """All objects of the kind `message` asks for, as pyroute2's messages."""
         self._sequence += 1
-        header = _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, self._sequence, 0)
-        self._socket.send(header + body)
-        for answer, flags, _, payload in self._receive(self._sequence):
-            if answer == _NLMSG_DONE:
-                return
-            if answer == _NLMSG_ERROR and (refusal := _refusal(flags, payload)):
+        self._socket.send(message.encode(self._sequence, rtnl.NLM_F_DUMP))
+        for answer in self._receive(self._sequence):
+            if refusal := _refusal(answer):
                 raise refusal
-            yield payload
+            if answer["header"]["type"] == rtnl.NLMSG_DONE:
+                return
+            yield answer
 
-    def _receive(self, first: int) -> Iterator[tuple[int, int, int, bytes]]:
-        """The kernel's messages in answer to request `first` and later: type, flags, sequence, body."""
+    def _receive(self, first: int) -> Iterator[Any]:
+        """The kernel's messages in answer to request `first` and later ones."""
         while True:
-            data = self._socket.recv(1 << 17)
-            offset = 0
-            while offset < len(data):
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+            for answer in _MARSHAL.parse(self._socket.recv(1 << 17)):
                 # An earlier request may have been given up half way; its answers are nobody's.
-                if sequence >= first:
-                    yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
-                offset += (length + 3) & ~3
+                if answer["header"]["sequence_number"] >= first:
+                    yield answer
 
 
-def _refusal(flags: int, body: bytes) -> OSError | None:
-    """The error in an NLMSG_ERROR body, with the kernel's own words if any; None: an acknowledgement."""
-    number = -struct.unpack_from("=i", body)[0]
-    if not number:
+def _refusal(answer: Any) -> OSError | None:
+    """The error that an answer carries, with the kernel's own words if any."""
+    if answer["header"]["type"] != rtnl.NLMSG_ERROR or not answer["error"]:
         return None
-    said = b""
-    if flags & _NLM_F_ACK_TLVS:
-        said = dict(_attributes(body[4 + _HEADER.size :])).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0")
-    return OSError(number, f"{os.strerror(number)}{f': {said.decode()}' if said else ''}")
+    number = -answer["error"]
+    said = answer.get_attr("NLMSGERR_ATTR_MSG")
+    return OSError(number, f"{os.strerror(number)}{f': {said}' if said else ''}")

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
 
 import pytest
 from dockmagic_runtime.kernel import namespaces, netlink
@@ -57,6 +60,20 @@ def test_veth_into_another_namespace_is_one_message(route: Route) -> None:
     os.close(home)
 
 
+def test_link_local_address_only_where_wanted(route: Route) -> None:
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    for name, peer in (("v0", "with"), ("v1", "without")):
+        route.request(
+            netlink.add_veth(name, 0, 1500, peer=peer, peer_mac=os.urandom(5).rjust(6, b"\2"), namespace=here)
+        )
+    os.close(here)
+    plain, bare = route.index("with"), route.index("without")
+    route.request(netlink.no_link_local(bare), netlink.set_up(plain), netlink.set_up(bare))
+    addresses = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+    interfaces = {line.split()[-1] for line in addresses if line.startswith("fe80")}
+    assert interfaces & {"with", "without"} == {"with"}
+
+
 def test_refusals_are_errors_with_the_kernel_s_reason(route: Route) -> None:
     with pytest.raises(OSError, match="nothing0") as missing:
         route.index("nothing0")
@@ -76,3 +93,16 @@ def test_first_refusal_of_a_batch_is_raised_and_the_socket_stays_usable(route: R
         route.request(netlink.set_up(999), address, address)
     assert route.addresses()[1] == [IPv4Interface("10.1.1.1/32")]
     route.request()
+
+
+def test_only_the_messages_of_pyroute2_are_loaded_and_the_rest_of_it_stays_usable() -> None:
+    code = (
+        "import sys, dockmagic_runtime.kernel.netlink\n"
+        "print('pyroute2' in sys.modules, 'pyroute2.iproute' in sys.modules)\n"
+        "import pyroute2\n"
+        "with pyroute2.IPRoute() as route: print(*[link.get('ifname') for link in route.link('dump')])\n"
+    )
+    program = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, names = program.stdout.splitlines()
+    assert loaded == "False False"
+    assert "lo" in names.split()

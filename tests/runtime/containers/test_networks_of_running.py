@@ -1,0 +1,51 @@
+"""What a running container sees of a change of its networks or of its name."""
+
+import docker
+from docker.models.containers import Container
+from docker.models.networks import Network
+
+
+def _sleeper(client: docker.DockerClient, name: str, network: str) -> Container:
+    return client.containers.run("busybox", ["sleep", "1000"], name=name, network=network, detach=True)
+
+
+def _read(container: Container, path: str) -> str:
+    text: str = container.exec_run(["cat", path]).output.decode()
+    return text
+
+
+def _address(container: Container, network: Network) -> str:
+    container.reload()
+    address: str = container.attrs["NetworkSettings"]["Networks"][network.name]["IPAddress"]
+    return address
+
+
+def test_etc_follows_the_networks(client: docker.DockerClient) -> None:
+    network = client.networks.create("joined")
+    container = _sleeper(client, "roamer", "bridge")
+    own_line = f"\t{container.id[:12]}\n"
+    assert _read(container, "/etc/hosts").count(own_line) == 1
+    assert "127.0.0.11" not in _read(container, "/etc/resolv.conf")
+
+    network.connect(container)
+    address = _address(container, network)
+    assert f"{address}{own_line}" in _read(container, "/etc/hosts")
+    assert "nameserver 127.0.0.11\n" in _read(container, "/etc/resolv.conf")
+
+    network.disconnect(container)
+    assert address not in _read(container, "/etc/hosts")
+    assert _read(container, "/etc/hosts").count(own_line) == 1
+    assert "127.0.0.11" not in _read(container, "/etc/resolv.conf")
+
+
+def test_resolvers_answer_to_the_new_name(client: docker.DockerClient) -> None:
+    network = client.networks.create("renaming")
+    named, asking = _sleeper(client, "before", "renaming"), _sleeper(client, "asking", "renaming")
+    address = _address(named, network)
+    named.rename("after")
+    found = asking.exec_run(["nslookup", "after", "127.0.0.11"])
+    assert found.exit_code == 0
+    assert address in found.output.decode()
+    assert asking.exec_run(["nslookup", "before", "127.0.0.11"]).exit_code != 0
+    named.reload()
+    assert "after" in named.attrs["NetworkSettings"]["Networks"]["renaming"]["DNSNames"]
