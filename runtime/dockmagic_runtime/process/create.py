@@ -61,6 +61,7 @@ def create(
     reaper: bool = False,
     die_with_parent: bool = False,
     sibling: bool = False,
+    meanwhile: Callable[["Created"], None] | None = None,
     state: Callable[[int], dict[str, Any]] | None = None,
     in_runtime_namespace: Callable[[int], None] | None = None,
 ) -> Created:
@@ -82,6 +83,7 @@ def create(
       collects orphans (`--init`).
     - `die_with_parent`: the container is killed when the process dies whose child it is.
     - `sibling`: the container becomes the child of our own parent (CLONE_PARENT).
+    - `meanwhile`: called when the child needs nothing more from us and is still busy.
     - `state`: makes the OCI state document for the hooks that run inside, given the container's pid.
     - `in_runtime_namespace`: called with the pid once namespaces and mounts are there and before the root is
       changed: the place of the `prestart` and `createRuntime` hooks. What it raises aborts the start.
@@ -119,6 +121,8 @@ def create(
             if cgroup is not None:
                 _group(cgroup, pid, config, bool(new & namespaces.CLONE_NEWUSER))
             tell(ours, {"step": "grouped"})
+            if meanwhile:
+                meanwhile(created)
             follow(created, ours, gate is not None, state, in_runtime_namespace, cgroup)
         except BaseException:
             abandon(created)
@@ -272,8 +276,6 @@ def follow(
     while True:
         try:
             message, descriptors = receive_packet(channel)
-        except ConnectionResetError:
-            message, descriptors = None, []
         except TimeoutError:
             raise StartFailed(
                 "the process did not get as far as its program; is the container frozen?"

@@ -52,8 +52,8 @@ def main(descriptor: int) -> NoReturn:
 def _rehearse() -> None:
     """Play a shim's everyday life a few times before there is one.
 
-    Python specialises code as it runs, and writes that into the code itself. Done here it is done once, in pages
-    that all shims share, and not in each of them again.
+    Python specialises code as it runs, and writes that into the code itself. Done here it is done once, in
+    pages that all shims share, and not in each of them again.
     """
     for _ in range(_REHEARSALS):
         poller = stdio.Poller()

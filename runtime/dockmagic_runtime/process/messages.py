@@ -4,12 +4,14 @@
     engine  <─────────> shim      requests (attach, exec, signal, resize, …) and events (exited, oom, …)
     shim    <─────────> init      start-up only: one step of the start per message; closed by the exec
 
-A message is a JSON object, with descriptors beside it (SCM_RIGHTS). Between engine and shim it goes over a
-stream socket behind a four-byte length; between shim and init over SOCK_SEQPACKET.
+A message is a dict, with descriptors beside it (SCM_RIGHTS). Between engine and shim, which may be of
+different versions, it is JSON on a stream socket behind a four-byte length; between forks of one process a
+packet.
 """
 
 import array
 import json
+import marshal
 import os
 import socket
 import struct
@@ -100,10 +102,15 @@ def rights(descriptors: list[int]) -> list[tuple[int, int, array.array]]:
 
 
 def send_packet(sock: socket.socket, message: Message, descriptors: list[int] | None = None) -> None:
-    sock.sendmsg([json.dumps(message).encode()], rights(descriptors or []))
+    """One message between forks of one interpreter: marshal is faster than json and writes to less memory."""
+    sock.sendmsg([marshal.dumps(message)], rights(descriptors or []))
 
 
 def receive_packet(sock: socket.socket, size: int = _PACKET) -> tuple[Message | None, list[int]]:
     """The next message, of at most `size` bytes; None when the other side is gone."""
-    data, descriptors = receive(sock, size)
-    return (json.loads(data) if data else None), descriptors
+    try:
+        data, descriptors = receive(sock, size)
+    except ConnectionResetError:
+        # It ended without reading what we sent. The kernel says so once, before what it sent itself.
+        data, descriptors = receive(sock, size)
+    return (marshal.loads(data) if data else None), descriptors

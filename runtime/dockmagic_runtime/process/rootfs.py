@@ -93,6 +93,7 @@ _DEVICES = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
 )
+_DEV_DIRECTORIES = ("pts", "shm", "mqueue")
 _DEV_LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -187,7 +188,7 @@ class Premade:
 
     def __init__(self, entries: Iterable[MountEntry], *, own_network: bool):
         self._mounts: dict[str, int] = {}
-        self.groups: dict[str, int] = {}
+        self.groups: tuple[int, dict[str, int]] | None = None
         self.has_devices = False
         for entry in entries:
             options, kind = Options(entry), entry["type"]
@@ -198,7 +199,10 @@ class Premade:
             elif kind != "cgroup2" and (kind != "sysfs" or own_network):
                 self._mounts[str(entry)] = options.mount(kind, entry.get("source") or kind)
                 if entry["destination"] == "/dev":
-                    Tree(self._mounts[str(entry)], dev="").add_devices(())
+                    dev = self._mounts[str(entry)]
+                    Tree(dev, dev="").add_devices(())
+                    for name in _DEV_DIRECTORIES:
+                        os.mkdir(name, 0o755, dir_fd=dev)
 
     def take(self, entry: MountEntry) -> int | None:
         mount = self._mounts.pop(str(entry), None)
@@ -271,21 +275,19 @@ class Tree:
         """
         if where.unified or entry["type"] == "cgroup2":
             return self.mount_new({**entry, "type": "cgroup2", "source": "cgroup"})
-        destination = entry["destination"]
-        shelf = {"type": "tmpfs", "source": "tmpfs", "destination": destination}
-        self.mount_new({**shelf, "options": ["nosuid", "nodev", "noexec", "mode=755"]})
-        groups = (self._premade.groups if self._premade else {}) or _mount_groups(Options(entry), where)
+        made = self._premade.groups if self._premade else None
+        shelf, groups = made or _mount_groups(Options(entry), where)
+        target = self.make(entry["destination"], directory=True)
+        mounts.attach(shelf, target)
+        os.close(target)
         for name, mount in groups.items():
-            target = self.make(f"{destination}/{name}", directory=True)
+            target = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=shelf)
             mounts.attach(mount, target)
             os.close(target)
             os.close(mount)
-            for controller in name.split(",") if "," in name else ():
-                self._link(destination, controller, name)
         if Options(entry).set & MOUNT_ATTR_RDONLY:
-            shelf_mount = paths.open_in_root(self.root, destination)
-            mounts.set_attributes(shelf_mount, MOUNT_ATTR_RDONLY)
-            os.close(shelf_mount)
+            mounts.set_attributes(shelf, MOUNT_ATTR_RDONLY)
+        os.close(shelf)
 
     def make(self, path: str, *, directory: bool) -> int:
         """Open `path`, made if missing. Below /dev and /sys no link is followed, nor is /dev itself one."""
@@ -313,7 +315,9 @@ class Tree:
                 self._link(self._dev, "core", "/proc/kcore")
             self._link(self._dev, "ptmx", "pts/ptmx", replace=True)
         for device in devices:
-            self.add_device(device)
+            # The host's own would make terminals outside of the container: the link above is in its place.
+            if device["path"] != "/dev/ptmx":
+                self.add_device(device)
 
     def add_device(self, device: Mapping[str, Any]) -> None:
         path: str = device["path"]
@@ -442,8 +446,13 @@ class Tree:
             os.close(parent)
 
 
-def _mount_groups(options: Options, where: Layout) -> dict[str, int]:
-    """Every v1 hierarchy as the present cgroup namespace shows it: directory name -> detached mount."""
+def _mount_groups(options: Options, where: Layout) -> tuple[int, dict[str, int]]:
+    """Every v1 hierarchy as the present cgroup namespace shows it, and a tmpfs with a directory for each.
+
+    All detached: the tmpfs, and directory name -> mount.
+    """
+    attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+    shelf = mounts.new("tmpfs", [("mode", "755")], attributes, "tmpfs")
     by_directory: dict[str, list[str]] = {}
     for controller, host_mount in where.v1.items():
         by_directory.setdefault(os.path.basename(host_mount), []).append(controller)  # noqa: PTH119
@@ -454,7 +463,10 @@ def _mount_groups(options: Options, where: Layout) -> dict[str, int]:
             key, equals, value = controller.partition("=")
             data += [("none", None), (key, value)] if equals else [(key, None)]
         made[name] = mounts.new("cgroup", data, options.set | options.all_set, "cgroup")
-    return made
+        os.mkdir(name, 0o755, dir_fd=shelf)
+        for controller in controllers if len(controllers) > 1 else ():
+            os.symlink(name, controller, dir_fd=shelf)
+    return shelf, made
 
 
 def write_sysctls(sysctls: Mapping[str, str], own: frozenset[str]) -> None:

@@ -13,7 +13,6 @@ How things die:
   group.
 """
 
-import marshal
 import os
 import select
 import signal
@@ -26,9 +25,11 @@ from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.process import starter
 from dockmagic_runtime.process.exec import exec_in
 from dockmagic_runtime.process.logfile import JsonLog, timestamp
-from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive
+from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive, receive_packet
 from dockmagic_runtime.process.pipes import Pipes
 from dockmagic_runtime.process.stdio import Client, Poller, Streams
+
+_MOST_BYTES = 1 << 17
 
 _LEFT_OVER_OUTPUT = 2.0
 """Seconds that a stranger may keep our end of a pipe busy after its process has ended, as with Docker."""
@@ -111,7 +112,7 @@ class Shim:
         self._kinds = started["kinds"]
         self._group = Cgroup.open(started["group"]) if started["group"] else None
         self._seccomp, self._seccomp_flags = started["seccomp"], started["seccomp_flags"]
-        self.warnings = started["warnings"]
+        self.warnings: list[str] = []
         self._listener: socket.socket | None = socket.socket(fileno=descriptors[1])
         self._listener.setblocking(False)
         self.poller.watch(descriptors[1], select.POLLIN, lambda _: self._accept())
@@ -302,7 +303,8 @@ class Shim:
             self._listener = None
             os.unlink(self._socket_path)  # noqa: PTH108
         if self._group:
-            self._group.remove(kill=True)
+            # In a pid namespace of their own all have died with the first.
+            self._group.remove(kill="pid" not in self._kinds)
 
     def _tell(self, message: Message) -> None:
         for control in list(self.controls):
@@ -331,14 +333,19 @@ def main(channel: socket.socket) -> NoReturn:
         for fd in range(3):
             os.dup2(null, fd)
         os.close(null)
-        started, descriptors = _await_start(channel)
+        pid, start = _fork_starter(channel)
+        started, descriptors = receive_packet(start, _MOST_BYTES)
         if started is None:
             os._exit(0)  # nothing was ordered, or it failed and the engine has been told
         shim = Shim(started, descriptors, channel)
-        reap = [*started["reap"], started["starter"]]
+        running, _ = receive_packet(start)
+        if running is None:
+            os._exit(0)  # it failed after all
+        shim.warnings = running["warnings"]
+        start.close()
+        for child in (*started["reap"], pid):
+            os.waitpid(child, 0)
         del started, descriptors
-        for pid in reap:
-            os.waitpid(pid, 0)
         libc.give_memory_back()
         shim.run()
         code = 0
@@ -346,8 +353,8 @@ def main(channel: socket.socket) -> NoReturn:
         os._exit(code)
 
 
-def _await_start(channel: socket.socket) -> tuple[Message | None, list[int]]:
-    """Have a starter start what the engine orders; None if there is nothing to look after."""
+def _fork_starter(channel: socket.socket) -> tuple[int, socket.socket]:
+    """Have a starter start what the engine orders on `channel`: its pid, and where it tells the outcome."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     group = f"spare-{os.getpid()}"
     pid, pidfd_ = namespaces.clone(0)
@@ -356,14 +363,7 @@ def _await_start(channel: socket.socket) -> tuple[Message | None, list[int]]:
         starter.main(channel, theirs, group)
     theirs.close()
     os.close(pidfd_)
-    data, descriptors = receive(ours, 1 << 17)
-    ours.close()
-    if not data:
-        return None, []
-    # Both sides are the same interpreter, so marshal will do, which writes to less memory than json.
-    message = marshal.loads(data)
-    message["starter"] = pid
-    return message, descriptors
+    return pid, ours
 
 
 def _reap(running: Running) -> int:

@@ -14,11 +14,11 @@ Only where cgroup v1 is in use: there a group can be renamed with the process in
 directly into the container's group.
 """
 
-import base64
+import json
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from select import POLLIN, poll
 from typing import Any, NoReturn
 
@@ -42,6 +42,8 @@ def shape(config: Mapping[str, Any]) -> Message | None:
     kinds = {entry["type"]: bool(entry.get("path")) for entry in linux.get("namespaces") or ()}
     group = linux.get("cgroupsPath") or ""
     if config.get("hooks") or not group.startswith("/") or kinds.keys() & {"user", "time"}:
+        return None
+    if len(json.dumps(config)) > _MOST_BYTES:
         return None
     if any(kinds.get(kind, True) for kind in ("mount", "pid", "ipc", "uts", "cgroup")):
         return None
@@ -85,14 +87,14 @@ class Spare:
             group.remove()
             raise
 
-    def fits(self, config: Mapping[str, Any]) -> bool:
-        wanted = shape(config)
+    def fits(self, request: Message) -> bool:
+        """`request["shape"]` is the `shape` of its config."""
+        wanted = request["shape"]
         return (
             wanted is not None
             and wanted["kinds"] == self._like["kinds"]
             and wanted["group"] == self._like["group"]
-            and len(config.get("mounts") or ()) < _MOST_DESCRIPTORS
-            and len(str(config)) < _MOST_BYTES
+            and len(request["config"].get("mounts") or ()) < _MOST_DESCRIPTORS
             and self.alive()
         )
 
@@ -107,6 +109,7 @@ class Spare:
         root: Rootfs,
         stdio: tuple[int, int, int] | None,
         program: bytes | None,
+        meanwhile: Callable[[Created], None],
     ) -> Created:
         """Let it become the container that `request` describes; as `create.create`."""
         config = request["config"]
@@ -118,7 +121,7 @@ class Spare:
                 "config": config,
                 "bundle": request["bundle"],
                 "reaper": request["init"],
-                "seccomp": None if program is None else base64.b64encode(program).decode(),
+                "seccomp": program,
                 "stdio": stdio is not None,
                 "joined": joined,
             }
@@ -131,6 +134,7 @@ class Spare:
             group.rename(config["linux"]["cgroupsPath"])
             create.limit(group, config)
             create.tell(self._channel, {"step": "grouped"})
+            meanwhile(created)
             create.follow(created, self._channel, cgroup=group)
         except BaseException:
             create.abandon(created)
@@ -198,7 +202,7 @@ def _wait(channel: socket.socket, like: Message, group: Cgroup) -> NoReturn:
             rootfs=None,
             stdio=stdio,
             cgroup=group,
-            seccomp=base64.b64decode(message["seccomp"]) if message["seccomp"] else None,
+            seccomp=message["seccomp"],
             reaper=message["reaper"],
             die_with_parent=True,
             premade=premade,

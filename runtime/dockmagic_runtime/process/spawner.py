@@ -24,6 +24,7 @@ from dockmagic_runtime.process.messages import Message, StartFailed, rights
 from dockmagic_runtime.process.spare import shape
 
 _ATTEMPTS = 10
+_PAUSE = 0.003  # seconds
 
 
 class Spawner:
@@ -31,6 +32,7 @@ class Spawner:
 
     def __init__(self) -> None:
         self._next: Shim | None = None
+        self._like: Message | None = None
         self._closed = False
         self._start()
 
@@ -53,7 +55,9 @@ class Spawner:
         try:
             connection.adopt(await connection.request(message, [stream.socket for stream in request.streams]))
         finally:
-            self._prepare(shape(message["config"]))
+            # Not before the container is under way: the machine may have no third processor.
+            self._like = message["shape"]
+            asyncio.get_running_loop().call_later(_PAUSE, self._prepare)
         return connection
 
     async def _waiting_shim(self) -> Shim:
@@ -77,13 +81,13 @@ class Spawner:
             self._pass(theirs)
         return Shim(ours)
 
-    def _prepare(self, like: Message | None) -> None:
+    def _prepare(self) -> None:
         """Order the next shim, and have it get ready for a container like the last one."""
         if self._next is None and not self._closed:
             self._next = self._order()
-            if like:
+            if self._like:
                 with contextlib.suppress(OSError):  # killed meanwhile: the next start notices
-                    self._next.tell({"do": "prepare", "like": like})
+                    self._next.tell({"do": "prepare", "like": self._like})
 
     def close(self) -> None:
         """End the spawner; containers keep running."""
@@ -139,6 +143,7 @@ def _message(request: RunRequest) -> dict[str, Any]:
         "do": "run",
         "bundle": os.fspath(request.bundle),
         "config": config,
+        "shape": shape(config),
         "seccomp": program,
         "rootfs": request.rootfs.as_json() if request.rootfs else None,
         "socket": os.fspath(request.socket),

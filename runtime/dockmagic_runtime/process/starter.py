@@ -12,10 +12,10 @@ first process for the next such container in advance (`spare.py`).
 import base64
 import contextlib
 import json
-import marshal
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,10 +25,12 @@ from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.kernel.pidfd import start_time
 from dockmagic_runtime.kernel.seccomp import flags as seccomp_flags
 from dockmagic_runtime.process.create import Created, create
-from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive
+from dockmagic_runtime.process.messages import Decoder, Message, StartFailed, encode, receive, send_packet
 from dockmagic_runtime.process.pipes import Pipes
 from dockmagic_runtime.process.spare import Spare
 from dockmagic_runtime.storage.overlay import Rootfs
+
+HandOver = Callable[[Message, list[int]], None]
 
 
 def main(channel: socket.socket, shim: socket.socket, group: str) -> NoReturn:
@@ -71,21 +73,27 @@ def _run(
     request: Message, files: list[int], channel: socket.socket, shim: socket.socket, spare: Spare | None
 ) -> None:
     reap = []
-    if spare and not spare.fits(request["config"]):
+    if spare and not spare.fits(request):
         spare.discard()
         reap.append(spare.pid)
         spare = None
     try:
-        started, descriptors = _start(request, spare)
+        started = _start(request, spare, lambda *what: _hand_over(shim, reap, files, *what))
     except StartFailed as error:
         return _answer(channel, {"id": request["id"], "error": str(error), "code": error.exit_code})
     except (EngineError, OSError, KeyError, ValueError) as error:
         return _answer(channel, {"id": request["id"], "error": str(error), "code": 125})
-    started["reap"] = reap
-    socket.send_fds(shim, [marshal.dumps(started)], [*descriptors, *files])
+    send_packet(shim, {"warnings": started["warnings"]})
     _answer(
         channel, {"id": request["id"], "execs": [], "exit": None, **{key: started[key] for key in DESCRIBED}}
     )
+
+
+def _hand_over(
+    shim: socket.socket, reap: list[int], files: list[int], started: Message, descriptors: list[int]
+) -> None:
+    """Give the container to the shim, which gets ready for it meanwhile; a second message says that it runs."""
+    send_packet(shim, {**started, "reap": reap}, [*descriptors, *files])
 
 
 DESCRIBED = ("pid", "bundle", "group", "warnings")
@@ -98,10 +106,9 @@ def _answer(channel: socket.socket, message: Message) -> None:
         channel.sendall(encode(message))
 
 
-def _start(request: Message, spare: Spare | None) -> tuple[Message, list[int]]:
+def _start(request: Message, spare: Spare | None, hand_over: HandOver) -> Message:
     config = request["config"]
     linux = config.get("linux") or {}
-    terminal = bool(config["process"].get("terminal"))
     group = Cgroup.open(linux["cgroupsPath"]) if linux.get("cgroupsPath") else None
     program = base64.b64decode(request["seccomp"]) if request["seccomp"] else None
     rootfs = Rootfs.from_json(request["rootfs"]) if request["rootfs"] else None
@@ -110,11 +117,24 @@ def _start(request: Message, spare: Spare | None) -> tuple[Message, list[int]]:
         os.close(
             os.open(request["log"]["path"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         )
+    terminal = bool(config["process"].get("terminal"))
     pipes = None if terminal else Pipes(stdin=request["open_stdin"], outputs=True)
     stdio = pipes.theirs if pipes else None
+    started: Message = {}
+    descriptors: list[int] = []
+
+    def prepare_shim(created: Created) -> None:
+        # While the child is busy.
+        started.update(_description(request, created, linux, terminal, program))
+        descriptors.extend((created.pidfd, _leave_notes(request, started)))
+        if pipes:
+            hand_over(
+                started, [*descriptors, *pipes.outputs, *(() if pipes.stdin is None else (pipes.stdin,))]
+            )
+
     try:
         if spare and rootfs:
-            created = spare.start(request, rootfs, stdio, program)
+            created = spare.start(request, rootfs, stdio, program, prepare_shim)
         else:
             created = create(
                 config,
@@ -126,23 +146,29 @@ def _start(request: Message, spare: Spare | None) -> tuple[Message, list[int]]:
                 reaper=request["init"],
                 die_with_parent=True,
                 sibling=True,
+                meanwhile=prepare_shim,
             )
+        if terminal:
+            assert created.console is not None
+            hand_over(started, [*descriptors, created.console])
     except BaseException:
+        for path in (request["socket"], f"{request['bundle']}/shim.json"):
+            _remove(path)
         if group:
             group.remove(kill=True)
         raise
-    listener = _listen(request["socket"])
-    started = _description(request, created, linux, terminal, program)
+    started["warnings"] = created.warnings
+    return started
+
+
+def _leave_notes(request: Message, started: Message) -> int:
+    """What the next engine looks for: the note in the bundle, and the socket, whose listening end this is."""
     for name in ("exit.json", "shim.json"):
         _remove(f"{request['bundle']}/{name}")
-    note = {
-        "pid": created.pid,
-        "start_time": start_time(created.pid),
-        "shim": os.getppid(),
-        "cgroup": started["group"],
-    }
+    pid = started["pid"]
+    note = {"pid": pid, "start_time": start_time(pid), "shim": os.getppid(), "cgroup": started["group"]}
     write_json(f"{request['bundle']}/shim.json", note)
-    return started, [created.pidfd, listener.detach(), *_ends(created, pipes)]
+    return _listen(request["socket"]).detach()
 
 
 def _description(
@@ -151,7 +177,6 @@ def _description(
     """What the shim has to know for the rest of the container's life."""
     return {
         "pid": created.pid,
-        "warnings": created.warnings,
         "terminal": terminal,
         "kinds": [entry["type"] for entry in linux.get("namespaces") or ()],
         "group": linux.get("cgroupsPath"),
@@ -160,14 +185,6 @@ def _description(
         "seccomp_flags": seccomp_flags(linux.get("seccomp") or {}),
         **{key: request[key] for key in ("bundle", "socket", "log", "open_stdin", "stdin_once", "streams")},
     }
-
-
-def _ends(created: Created, pipes: Pipes | None) -> list[int]:
-    """Our ends of the container's streams: the terminal's master, or stdout, stderr and (if open) stdin."""
-    if pipes is None:
-        assert created.console is not None
-        return [created.console]
-    return [*pipes.outputs, *(() if pipes.stdin is None else (pipes.stdin,))]
 
 
 def _listen(path: str) -> socket.socket:

@@ -88,8 +88,11 @@ async def test_terminal(bench: Bench) -> None:
                             change=lambda c: c["process"].update(consoleSize={"height": 33, "width": 99}),
                             streams=[Attachment(theirs, stdin=True)])  # fmt: skip
     shim = await bench.spawner.run(request)
+    data = b""
+    while b"99\r\n" not in data:
+        data += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(ours, 100), 5)
     await asyncio.get_running_loop().sock_sendall(ours, b"word\n")
-    data = await read_all(ours)
+    data += await read_all(ours)
     assert (await shim.exited).code == 0
     assert data.startswith(b"/dev/pts/0\r\n33 99\r\n")
     assert b"got word" in data
