@@ -19,7 +19,9 @@ class Database:
         self._connection.row_factory = sqlite3.Row
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=2000"):
             self._connection.execute(f"PRAGMA {pragma}")
-        self._connection.execute("CREATE TABLE IF NOT EXISTS migrations (noun TEXT PRIMARY KEY, done INTEGER)")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations (noun TEXT PRIMARY KEY, done INTEGER)"
+        )
 
     def migrate(self, noun: str, *statements: str) -> None:
         """Run those of `statements` that have not run yet for `noun`; append to the list, never edit it."""
