@@ -14,7 +14,6 @@ ENOSYS, not the profile's errno: C libraries try the newest call first and fall 
 
 import contextlib
 import ctypes
-import ctypes.util
 import errno
 import functools
 import hashlib
