@@ -92,7 +92,7 @@ def _run(
 def _hand_over(
     shim: socket.socket, reap: list[int], files: list[int], started: Message, descriptors: list[int]
 ) -> None:
-    """Give the container to the shim, which gets ready for it meanwhile; a second message says that it runs."""
+    """Give the container to the shim, which gets ready meanwhile; a second message says that it runs."""
     send_packet(shim, {**started, "reap": reap}, [*descriptors, *files])
 
 

@@ -19,7 +19,8 @@ async def test_our_interpreter_cannot_be_opened_for_writing(bench: Bench) -> Non
             break
         await asyncio.sleep(0.01)
     readable = os.open(f"/proc/{bench.spawner.pid}/exe", os.O_RDONLY)
-    # To open it for writing would also fail because it runs, here even for the test's sake; so ask for a change
+    # To open it for writing would also fail because it runs, here even for
+    # the test's sake; so ask for a change
     # that the kernel only refuses if the mount is read-only.
     for path in (f"/proc/{bench.spawner.pid}/exe", f"/proc/self/fd/{readable}"):
         with pytest.raises(OSError, match="Read-only file system"):
@@ -45,7 +46,7 @@ async def test_an_exec_cannot_be_looked_into(bench: Bench) -> None:
     """What runs in the container watches for newcomers and tries to open what they have."""
     watch = (
         "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); for p in /proc/[0-9]*; do "
-        "case $(readlink $p/exe 2>/dev/null) in ''|/bin/busybox) ;; *) echo SAW $p $(readlink $p/exe);; esac; done; done"
+        "case $(readlink $p/exe 2>/dev/null) in ''|/bin/busybox) ;; *) echo SAW $p $(readlink $p/exe);; esac; done; done"  # noqa: E501
     )
     request = bench.request("sh", "-c", watch)
     shim = await bench.spawner.run(request)
@@ -89,12 +90,12 @@ async def test_working_directory_of_an_exec_through_a_descriptor(bench: Bench, h
 async def test_kernel_directories_that_are_links(bench: Bench, hostile: Path, name: str) -> None:
     (hostile / name).rmdir()
     (hostile / name).symlink_to("/tmp")
-    with pytest.raises(StartFailed, match="symbolic link|ordinary directory"):
+    with pytest.raises(StartFailed, match=r"symbolic link|ordinary directory"):
         await bench.spawner.run(bench.request("true", image=hostile))
 
 
 async def test_dev_null_of_the_image_is_not_believed(bench: Bench, hostile: Path) -> None:
-    """CVE-2025-31133: with /dev of the image itself, a false null device must neither be used nor masked with."""
+    """CVE-2025-31133: with the image's own /dev, a false null device must not be used."""
     (hostile / "dev/null").symlink_to("/etc/passwd")
 
     def own_dev(config: dict[str, Any]) -> None:
@@ -132,7 +133,7 @@ async def test_sysctl_of_the_host_is_refused(bench: Bench) -> None:
             bench.request("true", change=lambda c: c["linux"].update(sysctl={"kernel.panic": "77"}))
         )
     assert Path("/proc/sys/kernel/panic").read_text() == before
-    change = lambda c: c["linux"].update(sysctl={"kernel.shmmni": "777", "net.ipv4.ip_forward": "1"})  # noqa: E731
+    change = lambda c: c["linux"].update(sysctl={"kernel.shmmni": "777", "net.ipv4.ip_forward": "1"})  # noqa: E731  # noqa: E501
     ended, text = await bench.run(
         "cat", "/proc/sys/kernel/shmmni", "/proc/sys/net/ipv4/ip_forward", change=change
     )
@@ -210,7 +211,7 @@ async def test_rights_of_an_exec_are_the_same(bench: Bench) -> None:
 
 
 async def test_masked_and_read_only(bench: Bench) -> None:
-    script = "cat /proc/keys /proc/timer_list | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/shmmni; mkdir /sys/x"
+    script = "cat /proc/keys /proc/timer_list | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/shmmni; mkdir /sys/x"  # noqa: E501
     ended, text = await bench.run("sh", "-c", script)
     assert ended.code != 0
     assert text.startswith("0\n0\n")
@@ -252,7 +253,7 @@ async def test_bind_mount_options(bench: Bench, tmp_path: Path) -> None:
             "options": ["bind", "noexec"],
         },
     ]
-    ended, text = await bench.run("sh", "-c", "cat /one/file; touch /ro/x; touch /rro/x; echo more >> /one/file",
+    ended, text = await bench.run("sh", "-c", "cat /one/file; touch /ro/x; touch /rro/x; echo more >> /one/file",  # noqa: E501
                                   change=lambda c: c["mounts"].extend(entries))  # fmt: skip
     assert ended.code == 0
     assert text.startswith("here\n")
