@@ -36,7 +36,7 @@ class EngineConfig:
 
     @property
     def run_root(self) -> Path:
-        """Sockets and mounts of running things; gone after a reboot. Short, for `sun_path` holds 108 bytes."""
+        """Sockets and mounts of running things, gone after a reboot; short, as `sun_path` has 108 bytes."""
         return DEFAULT_RUN_ROOT.with_name(self._named("dockmagic", "-"))
 
     @property

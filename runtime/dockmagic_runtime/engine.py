@@ -117,6 +117,7 @@ class Engine:
         services.layers.sweep()
         services.builder.sweep()
         await services.containers.restore()
+        await self._remove_empty_cgroup(kill=True)
         await services.images.collect()
         self._runner = web.ServerRunner(
             web.Server(
@@ -149,10 +150,15 @@ class Engine:
         await services.networks.stop()
         await services.registry.close()
         self._spawner.close()
-        if not services.containers.running_ids():
-            await asyncio.to_thread(Cgroup.open(services.config.cgroup_parent).remove)
+        await self._remove_empty_cgroup()
         self._database.close()
         self._remove_empty(services.config.run_root)
+
+    async def _remove_empty_cgroup(self, *, kill: bool = False) -> None:
+        """The parent of the containers' groups, with what a crash left in it, while no container runs."""
+        group = Cgroup.open(self.services.config.cgroup_parent)
+        if not self.services.containers.running_ids() and group.exists():
+            await asyncio.to_thread(group.remove, kill=kill)
 
     @staticmethod
     def _remove_empty(run_root: Path) -> None:

@@ -7,7 +7,7 @@ restarted engine needs to find the container again is all here. Handles of runni
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from dockmagic_runtime import timestamps
@@ -169,7 +169,8 @@ class Records:
 
 
 def _to_json(container: Container) -> str:
-    return json.dumps(asdict(container), separators=(",", ":"))
+    # Not asdict(), which copies every list and map first: a record is written several times in a short run.
+    return json.dumps(vars(container) | {"state": vars(container.state)}, separators=(",", ":"))
 
 
 def _from_json(text: str) -> Container:

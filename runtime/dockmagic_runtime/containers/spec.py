@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,17 @@ class SecurityOptions:
         return cls(**settings)
 
 
+@cache
+def _grantable() -> list[str]:
+    """What the engine itself may not do it cannot give: a privileged container gets the rest."""
+    return capabilities.names(capabilities.current()["permitted"])
+
+
 def granted_capabilities(host: Json) -> list[str]:
     """Docker's 14, with `--cap-add` and `--cap-drop` applied; all of the kernel's if privileged."""
-    # What the engine itself may not do it cannot give: a privileged container gets the rest.
-    known = capabilities.names(capabilities.current()["permitted"])
+    known = _grantable()
     if host["Privileged"]:
-        return known
+        return list(known)
 
     def full(names: list[str] | None) -> list[str]:
         wanted = []
@@ -121,7 +127,7 @@ def granted_capabilities(host: Json) -> list[str]:
         return wanted
 
     added, dropped = full(host["CapAdd"]), full(host["CapDrop"])
-    base = known if "ALL" in added else [] if "ALL" in dropped else list(DEFAULT_CAPABILITIES)
+    base = list(known) if "ALL" in added else [] if "ALL" in dropped else list(DEFAULT_CAPABILITIES)
     base += [name for name in added if name != "ALL" and name not in base]
     return [name for name in base if name not in dropped]
 

@@ -234,7 +234,7 @@ class Containers:
         )
         attachments, live.waiting_attachments = live.waiting_attachments, []
         host, config = container.host_config, container.config
-        return await self._spawner.run(
+        shim = await self._spawner.run(
             RunRequest(
                 id=container.id,
                 bundle=directory,
@@ -248,6 +248,9 @@ class Containers:
                 streams=attachments,
             )
         )
+        for warning in shim.warnings:
+            log.warning("container %s: %s", container.short_id, warning)
+        return shim
 
     async def _start_failed(self, container: Container, live: Live, error: EngineError | OSError) -> None:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
@@ -522,20 +525,24 @@ class Containers:
         network = self._networks.get(reference)
         if network.name in container.endpoints:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
-        if container.state.running:
-            self._record_networks(container, await self._networks.connect(container.id, reference, endpoint))
-        container.endpoints[network.name] = endpoint
-        self.records.save(container)
+        async with self.live(container).lock:
+            if container.state.running:
+                joined = await self._networks.connect(container.id, reference, endpoint)
+                self._record_networks(container, joined)
+            container.endpoints[network.name] = endpoint
+            self.records.save(container)
 
     async def disconnect(self, container: Container, reference: str) -> None:
         """Take it out of a network, now and for its next start."""
         network = self._networks.get(reference)
         if network.name not in container.endpoints:
             raise Forbidden(f"container {container.id} is not connected to network {network.name}")
-        if container.state.running:
-            self._record_networks(container, await self._networks.disconnect(container.id, reference))
-        del container.endpoints[network.name]
-        self.records.save(container)
+        async with self.live(container).lock:
+            if container.state.running:
+                left = await self._networks.disconnect(container.id, reference)
+                self._record_networks(container, left)
+            del container.endpoints[network.name]
+            self.records.save(container)
 
     async def update(self, container: Container, body: Json) -> None:
         """Change limits (`docker update`), in the record and in the kernel if it runs."""

@@ -39,7 +39,7 @@ def test_data_root_that_cannot_be_written() -> None:
 
 
 WITHOUT_ROOT = """
-import os, sys
+import os, shutil, sys
 os.setuid(65534)
 from dockmagic_runtime.__main__ import main
 sys.exit(main(["--data-root", sys.argv[1]]))
