@@ -248,7 +248,7 @@ async def read_logs(call: Call) -> web.StreamResponse:
     response = web.StreamResponse(headers=headers)
     await response.prepare(call.request)
     ended = asyncio.ensure_future(call.services.containers.wait(container))
-    path = call.services.containers.log_path(container)
+    path = call.services.containers.places.log(container)
     try:
         async for entry in logs.follow(path, query, ended):
             await response.write(_framed(entry, container))
@@ -259,7 +259,7 @@ async def read_logs(call: Call) -> web.StreamResponse:
 
 
 def _written(call: Call, container: Container, query: logs.LogQuery) -> Iterator[bytes]:
-    for entry in logs.read(call.services.containers.log_path(container), query):
+    for entry in logs.read(call.services.containers.places.log(container), query):
         yield _framed(entry, container)
 
 

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 def inspect(container: Container, containers: Containers, execs: Execs, *, size: bool = False) -> Json:
     """GET /containers/{id}/json."""
-    directory = containers.directory(container)
+    directory = containers.places.directory(container)
     started = container.state.started_at != timestamps.NEVER
     argv = container.argv
 

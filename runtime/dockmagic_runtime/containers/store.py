@@ -20,10 +20,10 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.containers import creation, etcfiles, names, settings, spec
-from dockmagic_runtime.containers.accounts import Account, AccountFiles, read_account_files
-from dockmagic_runtime.containers.copyup import copy_up
+from dockmagic_runtime.containers import creation, names, settings, spec
+from dockmagic_runtime.containers.launch import Launcher
 from dockmagic_runtime.containers.live import Live
+from dockmagic_runtime.containers.places import Places
 from dockmagic_runtime.containers.record import Container, Records, State
 from dockmagic_runtime.errors import (
     Conflict,
@@ -37,9 +37,8 @@ from dockmagic_runtime.errors import (
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.kernel.cgroups import Cgroup
-from dockmagic_runtime.networks.sandbox import Sandbox
 from dockmagic_runtime.networks.store import Networks
-from dockmagic_runtime.process.client import Attachment, LogSpec, RunRequest, Shim, read_exit
+from dockmagic_runtime.process.client import Attachment, Shim, read_exit
 from dockmagic_runtime.process.messages import Exit, StartFailed
 from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.storage.database import Database
@@ -69,16 +68,16 @@ class Containers:
         events: EventBus,
         records: Records,
     ) -> None:
-        self._config = config
+        self.places = Places(config)
+        self._launcher = Launcher(self.places, snapshots, networks, spawner, records)
+        self.account_for = self._launcher.account_for
         self._images = images
         self._snapshots = snapshots
         self._volumes = volumes
         self._networks = networks
-        self._spawner = spawner
         self._events = events
         self.records = records
         self._live: dict[str, Live] = {}
-        self._account_files: dict[tuple[str, ...], AccountFiles] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.on_exit: list[Callable[[Container], None]] = []
 
@@ -97,21 +96,11 @@ class Containers:
             raise Conflict(f"container {container.id} is not running")
         return live.shim
 
-    def directory(self, container: Container) -> Path:
-        return self._config.data_root / "containers" / container.id
-
-    def log_path(self, container: Container) -> Path:
-        return self.directory(container) / f"{container.id}-json.log"
-
     def cgroup(self, container: Container) -> Cgroup:
-        return Cgroup.open(self._cgroup_path(container))
+        return Cgroup.open(self.places.cgroup(container))
 
     def rootfs(self, container: Container) -> Rootfs:
         return self._snapshots.get(container.id)
-
-    def _cgroup_path(self, container: Container) -> str:
-        parent = container.host_config["CgroupParent"] or self._config.cgroup_parent
-        return f"{parent.rstrip('/')}/{container.id}"
 
     # create, remove, rename
 
@@ -168,7 +157,7 @@ class Containers:
 
         Nobody waits for the files: they are gone by name, and a thread takes them off the disk.
         """
-        directory = self.directory(container)
+        directory = self.places.directory(container)
         doomed = directory.with_name(f".removed-{container.id}")
         try:
             directory.rename(doomed)
@@ -215,7 +204,7 @@ class Containers:
                 await live.release
             live.stopping = False
             try:
-                shim = await self._launch(container, live)
+                shim = await self._launcher.launch(container, live)
             except (EngineError, OSError) as error:
                 await self._start_failed(container, live, error)
             container.state = State("running", shim.pid, started_at=timestamps.now())
@@ -223,39 +212,13 @@ class Containers:
             self.records.save(container)
             self._publish(container, "start")
 
-    async def _launch(self, container: Container, live: Live) -> Shim:
-        directory = self.directory(container)
-        rootfs = self._snapshots.get(container.id)
-        account = self._account(container, rootfs)
-        copy_up(container.mounts, rootfs)
-        namespaces, etc_mounts = await self._connect(container)
-        around = spec.Surroundings(
-            account, self._cgroup_path(container), namespaces, etc_mounts, self._shared_memory(container)
-        )
-        attachments, live.waiting_attachments = live.waiting_attachments, []
-        host, config = container.host_config, container.config
-        shim = await self._spawner.run(
-            RunRequest(
-                id=container.id,
-                bundle=directory,
-                config=spec.build(container, around),
-                rootfs=rootfs,
-                socket=self._shim_socket(container),
-                log=self._log_spec(container),
-                open_stdin=config["OpenStdin"],
-                stdin_once=config["StdinOnce"],
-                init=bool(host["Init"]),
-                streams=attachments,
-            )
-        )
-        for warning in shim.warnings:
-            log.warning("container %s: %s", container.short_id, warning)
-        return shim
-
     async def _start_failed(self, container: Container, live: Live, error: EngineError | OSError) -> None:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
         if container.endpoints:
             await self._networks.release(container.id)
+        for attachment in live.waiting_attachments:
+            attachment.socket.close()
+        live.waiting_attachments.clear()
         code = error.exit_code if isinstance(error, StartFailed) else 128
         message = _runtime_sentence(error) if isinstance(error, StartFailed) else str(error)
         container.state = State("created" if container.state.status == "created" else "exited")
@@ -269,113 +232,6 @@ class Containers:
             kind = InvalidParameter if error.exit_code in (126, 127) else SystemFailure
             raise kind(message) from error
         raise error
-
-    async def _connect(self, container: Container) -> tuple[dict[str, str | None], list[Json]]:
-        """The container's namespaces (kind -> path to join, None: new) and its mounts over /etc."""
-        host, mode = container.host_config, container.network_mode
-        namespaces: dict[str, str | None] = {"mount": None}
-        namespaces |= self._joined("pid", host["PidMode"])
-        namespaces |= self._joined("ipc", host["IpcMode"])
-        if host["CgroupnsMode"] == "private" and not host["Privileged"]:
-            namespaces["cgroup"] = None
-        if host["UTSMode"] != "host":
-            namespaces["uts"] = None
-        if mode.startswith("container:"):
-            other = self.get(mode.partition(":")[2])
-            pid = self._running_pid(other)
-            namespaces["network"] = f"/proc/{pid}/ns/net"
-            return namespaces, self._borrowed_etc(other)
-        sandbox = await self._networks.allocate(
-            container.id,
-            container.name,
-            spec.hostname(container),
-            dict(container.endpoints),
-            host["PortBindings"],
-            dns=host["Dns"],
-            dns_search=host["DnsSearch"],
-            dns_options=host["DnsOptions"],
-            exposed=list(container.config.get("ExposedPorts") or {}),
-            publish_all=host["PublishAllPorts"],
-        )
-        if not sandbox.on_host:
-            namespaces["network"] = sandbox.netns_path
-        return namespaces, self._record_networks(container, sandbox)
-
-    def _record_networks(self, container: Container, sandbox: Sandbox) -> list[Json]:
-        """Note in the record and in its files of /etc what networks it is in; the mounts of those files."""
-        container.networks = sandbox.settings()
-        return etcfiles.write(
-            self.directory(container),
-            spec.hostname(container),
-            sandbox.hosts,
-            container.host_config["ExtraHosts"] or [],
-            sandbox.resolv_conf,
-            container.networks.get("Gateway") or "127.0.0.1",
-        )
-
-    def _joined(self, kind: str, mode: str) -> dict[str, str | None]:
-        if mode == "host":
-            return {}
-        if mode.startswith("container:"):
-            pid = self._running_pid(self.get(mode.partition(":")[2]))
-            return {kind: f"/proc/{pid}/ns/{kind}"}
-        if mode not in ("", "private", "shareable", "none"):
-            raise InvalidParameter(f"invalid {kind.upper()} mode: {mode}")
-        return {kind: None}
-
-    def _running_pid(self, other: Container) -> int:
-        if not other.state.running:
-            raise Conflict(f"cannot join network of a non running container: {other.id}")
-        return other.state.pid
-
-    def _borrowed_etc(self, other: Container) -> list[Json]:
-        directory = self.directory(other)
-        return [
-            {
-                "destination": target,
-                "type": "bind",
-                "source": str(directory / name),
-                "options": ["rbind", "rprivate"],
-            }
-            for name, target in etcfiles.FILES.items()
-            if (directory / name).exists()
-        ]
-
-    def _shared_memory(self, container: Container) -> str | None:
-        mode = container.host_config["IpcMode"]
-        if mode == "host":
-            return "/dev/shm"
-        if mode.startswith("container:"):
-            return f"/proc/{self._running_pid(self.get(mode.partition(':')[2]))}/root/dev/shm"
-        return None
-
-    def _shim_socket(self, container: Container) -> Path:
-        return self._config.run_root / "shims" / f"{container.id[:16]}.sock"
-
-    def _log_spec(self, container: Container) -> LogSpec:
-        settings_of_log = container.host_config["LogConfig"]
-        options = settings_of_log["Config"]
-        driver = "none" if settings_of_log["Type"] == "none" else "json-file"
-        size = _bytes(options["max-size"]) if options.get("max-size") else None
-        return LogSpec(driver, self.log_path(container), size, int(options.get("max-file", "1")))
-
-    def _account(self, container: Container, rootfs: Rootfs) -> Account:
-        files = self._files_of(container, rootfs)
-        return files.resolve(container.config["User"], tuple(container.host_config["GroupAdd"] or ()))
-
-    def _files_of(self, container: Container, rootfs: Rootfs) -> AccountFiles:
-        """Read once per stack of layers, as long as the container has written no /etc of its own."""
-        if rootfs.host or (rootfs.upper and Path(rootfs.upper, "etc").exists()):
-            return read_account_files(rootfs)
-        key = tuple(container.layers)
-        if key not in self._account_files:
-            self._account_files[key] = read_account_files(rootfs)
-        return self._account_files[key]
-
-    def account_for(self, container: Container, user: str) -> Account:
-        """Whom `exec -u` means in this container."""
-        groups = tuple(container.host_config["GroupAdd"] or ())
-        return self._files_of(container, self._snapshots.get(container.id)).resolve(user, groups)
 
     # the end of a run
 
@@ -528,7 +384,7 @@ class Containers:
         async with self.live(container).lock:
             if container.state.running:
                 joined = await self._networks.connect(container.id, reference, endpoint)
-                self._record_networks(container, joined)
+                self._launcher.record_networks(container, joined)
             container.endpoints[network.name] = endpoint
             self.records.save(container)
 
@@ -540,7 +396,7 @@ class Containers:
         async with self.live(container).lock:
             if container.state.running:
                 left = await self._networks.disconnect(container.id, reference)
-                self._record_networks(container, left)
+                self._launcher.record_networks(container, left)
             del container.endpoints[network.name]
             self.records.save(container)
 
@@ -568,9 +424,9 @@ class Containers:
         The networks come up in between: they need to know who runs, and the ends of the others release
         theirs.
         """
-        root = self._config.data_root / "containers"
+        root = self.places.root
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
-        self._shim_socket_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.places.shims.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep(root)
         lost: list[tuple[Container, Exit]] = []
         for container in self.records.all():
@@ -591,20 +447,17 @@ class Containers:
         while self._background:
             await asyncio.wait(self._background)
 
-    def _shim_socket_root(self) -> Path:
-        return self._config.run_root / "shims"
-
     async def _take_up(self, container: Container) -> Exit | None:
         """Watch a container that runs; say how it ended if it does no more and its record doesn't know.
 
         The record may also not know that it began: the last engine died between its start and the note of it.
         """
         try:
-            shim = await Shim.connect(self._shim_socket(container))
+            shim = await Shim.connect(self.places.shim_socket(container))
         except OSError:
             if container.state.running:
                 return await self._how_it_ended(container)
-            left = read_exit(self.directory(container))
+            left = read_exit(self.places.directory(container))
             known = timestamps.parse(container.state.finished_at)
             return left if left and timestamps.parse(left.finished_at) > known else None
         if not container.state.running:
@@ -618,7 +471,7 @@ class Containers:
         group = self.cgroup(container)
         if group.exists():
             await asyncio.to_thread(group.remove, kill=True)
-        return read_exit(self.directory(container)) or Exit(_LOST, False, timestamps.now())
+        return read_exit(self.places.directory(container)) or Exit(_LOST, False, timestamps.now())
 
     def _sweep(self, root: Path) -> None:
         """Directories that no record knows: half-made or half-removed when the last engine died."""
@@ -676,13 +529,3 @@ def _runtime_sentence(error: StartFailed) -> str:
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
         f"runc create failed: unable to start container process: {error}: unknown"
     )
-
-
-def _bytes(text: str) -> int:
-    """`10m` and the like; raises InvalidParameter."""
-    units = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-    number = text.lower().rstrip("b").rstrip("kmg")
-    unit = text.lower().removeprefix(number).rstrip("b")
-    if not number.isdigit() or unit not in units:
-        raise InvalidParameter(f"invalid size: '{text}'")
-    return int(number) * units[unit]
