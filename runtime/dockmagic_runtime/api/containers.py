@@ -14,6 +14,7 @@ from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.containers import inspection, listing, logs, settings, stats, top
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotImplementedHere
+from dockmagic_runtime.images.listing import has_label
 from dockmagic_runtime.process.client import Attachment
 
 routes = Routes()
@@ -154,8 +155,8 @@ async def prune(call: Call) -> web.StreamResponse:
 def _prunable(container: Container, filters: dict[str, list[str]]) -> bool:
     created = timestamps.parse(container.created)
     return (
-        all(listing.has_label(container.labels, label) for label in filters.get("label", []))
-        and not any(listing.has_label(container.labels, label) for label in filters.get("label!", []))
+        all(has_label(container.labels, label) for label in filters.get("label", []))
+        and not any(has_label(container.labels, label) for label in filters.get("label!", []))
         and all(created < timestamps.parse_relative(until) for until in filters.get("until", []))
     )
 

@@ -5,8 +5,8 @@ from aiohttp import web
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
-from dockmagic_runtime.containers.listing import has_label
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.images.listing import has_label
 from dockmagic_runtime.networks.network import Network
 
 routes = Routes()

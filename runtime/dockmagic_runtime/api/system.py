@@ -12,10 +12,10 @@ from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, JsonStream, answer
 from dockmagic_runtime.api.router import API_VERSION, MINIMUM_API_VERSION, Routes
 from dockmagic_runtime.containers import inspection
-from dockmagic_runtime.containers.listing import has_label
 from dockmagic_runtime.errors import InvalidParameter, Unauthorized
 from dockmagic_runtime.events import Event
 from dockmagic_runtime.images import listing
+from dockmagic_runtime.images.listing import has_label
 from dockmagic_runtime.kernel.cgroups import layout
 from dockmagic_runtime.registry.failures import RegistryError
 

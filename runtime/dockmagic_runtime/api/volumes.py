@@ -4,8 +4,8 @@ from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
-from dockmagic_runtime.containers.listing import has_label
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.images.listing import has_label
 from dockmagic_runtime.volumes.store import Volume
 
 routes = Routes()

@@ -6,11 +6,10 @@ nowhere else.
 """
 
 import os
-import shutil
-import stat
 from typing import Any
 
 from dockmagic_runtime.kernel.paths import open_in_root
+from dockmagic_runtime.process import copyup
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 
 Json = dict[str, Any]
@@ -23,9 +22,9 @@ def copy_up(points: list[Json], rootfs: Rootfs) -> None:
         for point in points
         if point["Type"] == "volume" and "nocopy" not in point["Mode"].split(",") and _empty(point["Source"])
     ]
-    if not wanting:
+    if not wanting or rootfs.host:
         return
-    root = mount_rootfs(Rootfs(lower=rootfs.lower, host=rootfs.host))
+    root = mount_rootfs(Rootfs(lower=rootfs.lower))
     try:
         for point in wanting:
             _copy(root, point["Destination"], point["Source"])
@@ -40,39 +39,12 @@ def _empty(path: str) -> bool:
 
 def _copy(root: int, source: str, target: str) -> None:
     try:
-        directory = open_in_root(root, source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        image = open_in_root(root, source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return  # the image has no such directory
+    volume = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        here = f"/proc/self/fd/{directory}"
-        _copy_tree(here, target)
-        _own(os.fstat(directory), target)
+        copyup.copy_up(image, volume)
     finally:
-        os.close(directory)
-
-
-def _copy_tree(source: str, target: str) -> None:
-    with os.scandir(source) as entries:
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            copy = f"{target}/{entry.name}"
-            if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), copy)  # noqa: PTH115, PTH211
-                os.chown(copy, status.st_uid, status.st_gid, follow_symlinks=False)
-            elif entry.is_dir(follow_symlinks=False):
-                os.mkdir(copy)  # noqa: PTH102
-                _copy_tree(entry.path, copy)
-                _own(status, copy)
-            elif stat.S_ISREG(status.st_mode):
-                shutil.copyfile(entry.path, copy)
-                _own(status, copy)
-            else:
-                os.mknod(copy, status.st_mode, status.st_rdev)
-                _own(status, copy)
-
-
-def _own(status: os.stat_result, path: str) -> None:
-    # chown first: it clears the setuid bit that chmod then brings back.
-    os.chown(path, status.st_uid, status.st_gid)
-    os.chmod(path, stat.S_IMODE(status.st_mode))  # noqa: PTH101
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.close(volume)
+        os.close(image)

@@ -8,6 +8,7 @@ from dockmagic_runtime import timestamps
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.images.listing import has_label
 
 Filters = dict[str, list[str]]
 Json = dict[str, Any]
@@ -52,12 +53,6 @@ def _older(container: Container, pivot: Container) -> bool:
 
 def _newer(container: Container, pivot: Container) -> bool:
     return timestamps.parse(container.created) > timestamps.parse(pivot.created)
-
-
-def has_label(labels: dict[str, str], wanted: str) -> bool:
-    """`key` or `key=value`."""
-    key, separator, value = wanted.partition("=")
-    return key in labels and (not separator or labels[key] == value)
 
 
 def _has_name(container: Container, pattern: str) -> bool:

@@ -318,3 +318,17 @@ def test_system_commands(engine: EngineProcess) -> None:
     assert "overlay2" in engine.docker("info").stdout
     assert "dockmagic-runtime" in engine.docker("version").stdout
     assert "Images" in engine.docker("system", "df").stdout
+
+
+def test_an_empty_volume_starts_with_what_the_image_has_there(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\n"
+        "RUN mkdir /data && echo first > /data/file && chown 7:8 /data/file && ln -s file /data/link\n"
+    )
+    engine.docker("build", "-t", "with-data", str(tmp_path))
+    show = ["busybox", "sh", "-c", "cat /data/link; stat -c %u:%g /data/file"]
+    run(engine, "-v", "filled:/data", "with-data", "true")
+    assert run(engine, "-v", "filled:/data", *show).stdout == "first\n7:8\n"
+    run(engine, "-v", "bare:/data:nocopy", "with-data", "true")
+    assert run(engine, "-v", "bare:/data", "busybox", "ls", "/data").stdout == ""
+    engine.docker("rmi", "with-data")
