@@ -54,8 +54,11 @@ class Extension:
             formatter.mimebundle_formatter.for_type_by_name(*kind.rsplit(".", 1), self._bundle(card))
         container = "docker.models.containers.Container"
         formatter.ipython_display_formatter.for_type_by_name(*container.rsplit(".", 1), self._show_live)
+        give_panel()
 
     def unregister(self) -> None:
+        if not _loaded:
+            take_panel()
         self.events.close()
         self.contexts.close()
         for kind, names in self.magics.magics.items():
@@ -105,6 +108,32 @@ def picture(thing: Any, card: str) -> Any:
         if card == "ContainerCard":
             return View(*cards.container_parts(thing.attrs, removed=True))
         raise
+
+
+def give_panel() -> None:
+    """`web.panel()` on docker-py's containers: the live card with buttons."""
+    from docker.models.containers import Container
+
+    def panel(self: Any) -> Any:
+        """The container as a live card with buttons, a widget."""
+        from dockmagic.views.cards import ContainerCard
+
+        return ContainerCard(self).panel()
+
+    container: Any = Container
+    container.panel = panel
+
+
+def take_panel() -> None:
+    """Undo `give_panel`, and end the panels that are open."""
+    from docker.models.containers import Container
+
+    container: Any = Container
+    if "panel" in vars(Container):
+        del container.panel
+    panels = sys.modules.get("dockmagic.views.panel")
+    if panels is not None:
+        panels.close_all()
 
 
 _loaded: dict[int, Extension] = {}

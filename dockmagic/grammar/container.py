@@ -686,6 +686,15 @@ def commit(
 # -- our own verbs: what the kernel did ----------------------------------------------------------------------
 
 
+@container.command("panel", help="Show the container as a live card with buttons (dockmagic)")
+@argument("name", "CONTAINER")
+@click.pass_obj
+def panel(session: Session, name: str) -> Any:
+    from dockmagic.views.cards import ContainerCard
+
+    return ContainerCard(session.container(name)).panel()
+
+
 @container.command("namespaces", help="Show the container's namespaces beside the host's (dockmagic)")
 @argument("name", "CONTAINER")
 @click.pass_obj

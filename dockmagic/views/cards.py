@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from docker.models.networks import Network
     from docker.models.volumes import Volume
 
+    from dockmagic.views.panel import Panel
+
 Subscribe = Callable[[Callable[[dict[str, Any]], None]], Callable[[], None]]
 
 STATES = {
@@ -74,6 +76,41 @@ class ContainerCard(LiveView):
             self.close()
         else:
             self.refresh()
+
+    def panel(self) -> Panel:
+        """The card as a widget that follows the container, with buttons to stop, start, restart, remove."""
+        from dockmagic.views.panel import Action, Panel, follow_container
+
+        container = self.container
+        name = container.name
+
+        def now() -> View:
+            try:
+                return ContainerCard(container)
+            except docker.errors.NotFound:
+                gone.add(True)
+                return View(*container_parts(container.attrs, removed=True))
+
+        def runs() -> bool:
+            return not gone and container.status in ("running", "paused", "restarting")
+
+        def rests() -> bool:
+            return not gone and container.status in ("created", "exited", "dead")
+
+        gone: set[bool] = set()
+        panel = Panel(
+            now,
+            [
+                Action("Stop", f"Stop container {name}", container.stop, runs),
+                Action("Start", f"Start container {name}", container.start, rests),
+                Action("Restart", f"Restart container {name}", container.restart, lambda: not gone),
+                Action("Remove", f"Remove container {name}, once it is stopped", container.remove, rests),
+            ],
+        )
+        if not gone:
+            assert container.client is not None and container.id is not None
+            follow_container(panel, container.client, container.id)
+        return panel
 
     def close(self) -> None:
         super().close()

@@ -21,6 +21,8 @@ from dockmagic.views.view import View
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from dockmagic.views.panel import Panel
+
 INSTRUCTION_WIDTH = 88
 CHANGES_SHOWN = 200
 
@@ -46,6 +48,13 @@ class Layers(View):
             read_container(client, thing) if isinstance(thing, Container) else read_image(client, thing)
         )
         super().__init__(*parts(self.data))
+        self._again = lambda: Layers(client, thing)
+
+    def panel(self) -> Panel:
+        """The picture as a widget with a button that reads it again."""
+        from dockmagic.views.panel import Panel
+
+        return Panel(self._again)
 
 
 def parts(data: dict[str, Any]) -> list[Part]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import docker
     from docker.models.containers import Container
 
+    from dockmagic.views.panel import Panel
+
 ISOLATES = {
     "mnt": "mounts and files",
     "pid": "process ids",
@@ -52,6 +54,13 @@ class Namespaces(View):
             container.reload()
         self.data = read(client, container)
         super().__init__(*parts(container.name or short(container.id or ""), self.data))
+        self._again = lambda: Namespaces(client, container)
+
+    def panel(self) -> Panel:
+        """The picture as a widget with a button that reads it again."""
+        from dockmagic.views.panel import Panel
+
+        return Panel(self._again)
 
 
 def parts(name: str, data: dict[str, Any]) -> list[Part]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import docker
     from docker.models.containers import Container
 
+    from dockmagic.views.panel import Panel
+
 FROM_KERNEL = "Read from the kernel's map."
 FROM_RECORDS = "This engine does not show the kernel's map: these are its records, from docker inspect."
 
@@ -33,6 +35,13 @@ class PortMap(View):
         if container is not None:
             self.data = [port for port in self.data if port["container_id"] == container.id]
         super().__init__(*parts(self.data, container.name if container else None, kernel=self.kernel))
+        self._again = lambda: PortMap(client, container)
+
+    def panel(self) -> Panel:
+        """The picture as a widget with a button that reads it again."""
+        from dockmagic.views.panel import Panel
+
+        return Panel(self._again)
 
 
 def parts(ports: Sequence[dict[str, Any]], name: str | None = None, *, kernel: bool) -> list[Part]:

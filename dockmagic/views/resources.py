@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dockmagic.views import units
 from dockmagic.views.parts import Column, Drawing, Note, Part, Table
-from dockmagic.views.view import LiveView, watched
+from dockmagic.views.view import LiveView, View, watched
 
 if TYPE_CHECKING:
     import docker
     from docker.models.containers import Container
+
+    from dockmagic.views.panel import Panel
+
+
+# What a panel keeps while it goes on reading: five minutes.
+SAMPLES_KEPT = 300
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Resources(LiveView):
         self.container = client.containers.get(container) if isinstance(container, str) else container
         self.container.reload()
         self.samples: list[Sample] = []
+        self._begin: datetime | None = None
         if watched():
             self.show()
         self.watch(seconds)
@@ -62,7 +71,7 @@ class Resources(LiveView):
         """Read until the time is over, the container ends or `until()`. An interrupt keeps what was read."""
         if not self.container.attrs["State"]["Running"]:
             return
-        first = None
+        start = None
         before: dict[str, Any] | None = None
         stream: Any = self.container.stats(stream=True, decode=True)
         try:
@@ -70,18 +79,65 @@ class Resources(LiveView):
                 moment = units.moment(stats["read"])
                 if moment is None:  # the container ended: Docker then sends zeros
                     break
-                first = first or moment
-                at = (moment - first).total_seconds()
+                start = start or moment
+                self._begin = self._begin or moment
+                at = (moment - self._begin).total_seconds()
                 taken = sample(stats, before, at)
                 before = stats
                 if taken is not None:
                     with self._lock:
                         self.samples.append(taken)
                     self.refresh()
-                if at + 0.5 >= seconds or until():  # a reading comes about once a second
+                if (
+                    moment - start
+                ).total_seconds() + 0.5 >= seconds or until():  # a reading comes about once a second
                     break
         finally:
             stream.close()
+
+    def panel(self) -> Panel:
+        """The picture as a widget that goes on reading, with buttons to pause and to continue."""
+        from dockmagic.views.panel import Action, Panel
+
+        paused = threading.Event()
+
+        def read_on() -> None:
+            began = self.container.attrs["State"]["StartedAt"]
+            self.container.reload()
+            if self.container.attrs["State"]["StartedAt"] != began:  # its counters begin at 0 again
+                with self._lock:
+                    self.samples.clear()
+                    self._begin = None
+            try:
+                self.watch(float("inf"), until)
+            finally:
+                paused.set()
+                panel.refresh()
+
+        def until() -> bool:
+            with self._lock:
+                del self.samples[:-SAMPLES_KEPT]
+            panel.refresh()
+            return paused.is_set() or panel.ended.is_set()
+
+        def pause() -> None:
+            paused.set()
+            panel.join()  # the next reading is its last: at most a second from now
+
+        def go_on() -> None:
+            paused.clear()
+            panel.start(read_on)
+
+        name = self.container.name
+        panel = Panel(
+            lambda: View(*self.parts),
+            [
+                Action("Pause", f"Stop reading what {name} uses", pause, lambda: not paused.is_set()),
+                Action("Continue", f"Go on reading what {name} uses", go_on, paused.is_set),
+            ],
+        )
+        panel.start(read_on)
+        return panel
 
 
 def sample(stats: Mapping[str, Any], before: Mapping[str, Any] | None, at: float) -> Sample | None:
