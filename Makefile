@@ -7,11 +7,12 @@ SOURCES = dockmagic runtime/dockmagic_runtime tests bench tools
 export PYTHON
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help demo lab test lint bench format clean
+.PHONY: help demo lab record test lint bench format clean
 
 help:
 	@echo "make demo   run the quick start and print what a notebook user sees"
 	@echo "make lab    open it in JupyterLab"
+	@echo "make record run it and save its outputs in it, for readers who do not run it"
 	@echo "make test   linters, type checker, all tests, and a look for anything left behind"
 	@echo "make bench  our engine beside Docker's, as ratios"
 	@echo "make lint   only the linters and the type checker"
@@ -24,6 +25,10 @@ demo:
 lab:
 	@tools/set-up demo
 	@tools/as-root .venv/bin/python -m tools.lab $(NOTEBOOK)
+
+record:
+	@tools/set-up demo
+	@tools/as-root .venv/bin/python -m tools.record $(NOTEBOOK)
 
 test:
 	@tools/set-up test
