@@ -302,8 +302,8 @@ def _check_modes(host: Json) -> None:
         raise InvalidParameter('could not select device driver "" with capabilities: [[gpu]]')
     if host["RestartPolicy"].get("Name") not in (None, "", "no", "always", "on-failure", "unless-stopped"):
         raise InvalidParameter(f"invalid restart policy: unknown policy '{host['RestartPolicy']['Name']}'")
-    if host["AutoRemove"] and host["RestartPolicy"].get("Name") not in (None, "", "no"):
-        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    if host["RestartPolicy"].get("Name") not in (None, "", "no"):
+        raise NotImplementedHere("restart policies are not supported by this engine: leave out --restart")
     if host["UsernsMode"] not in ("", "host"):
         raise InvalidParameter(f"invalid userns mode: {host['UsernsMode']}")
     if host["Runtime"] not in ("", "runc", "dockmagic"):
