@@ -137,3 +137,26 @@ def own_engine(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> 
         engine.clear()
         engine.stop()
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[str]:
+    """The address of a real Docker of our own, with an image busybox. It leaves the packet filter alone."""
+    from bench.engines import started_dockerd
+    from tests.notebook.conftest import busybox_tar
+
+    if shutil.which("dockerd") is None:
+        pytest.fail("dockerd is missing: apt-get install docker.io")
+    root = Path(tempfile.mkdtemp(prefix="dm-docker-"))
+    with started_dockerd(root, root / "log", "--iptables=false", "--ip6tables=false") as socket:
+        client = docker.DockerClient(base_url=f"unix://{socket}")
+        client.api.import_image_from_data(busybox_tar(), "busybox", "latest")
+        client.close()
+        yield f"unix://{socket}"
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def real_docker(dockerd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The docker command means a real Docker in this test."""
+    monkeypatch.setenv("DOCKER_HOST", dockerd)

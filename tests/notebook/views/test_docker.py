@@ -1,8 +1,6 @@
 """The pictures of a real Docker's answers: what its API gives is shown, the rest is said to be unknown."""
 
 import io
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,6 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from bench.engines import started_dockerd
 from dockmagic.views import engine
 from dockmagic.views.cards import ContainerCard, ImageCard, NetworkCard, VolumeCard
 from dockmagic.views.layers import Layers
@@ -20,22 +17,14 @@ from dockmagic.views.namespaces import Namespaces
 from dockmagic.views.ports import PortMap
 from dockmagic.views.progress import BuildProgress
 from dockmagic.views.resources import Resources
-from tests.notebook.conftest import busybox_tar
 from tests.notebook.views.reading import check_says_the_same
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[docker.DockerClient]:
-    """A Docker of our own with an image busybox in it. It leaves the host's packet filter alone."""
-    if shutil.which("dockerd") is None:
-        pytest.fail("dockerd is missing: apt-get install docker.io")
-    with tempfile.TemporaryDirectory(prefix="dm-docker-") as directory:
-        root = Path(directory)
-        with started_dockerd(root, root / "log", "--iptables=false", "--ip6tables=false") as socket:
-            connection = docker.DockerClient(base_url=f"unix://{socket}")
-            connection.api.import_image_from_data(busybox_tar(), "busybox", "latest")
-            yield connection
-            connection.close()
+def client(dockerd: str) -> Iterator[docker.DockerClient]:
+    connection = docker.DockerClient(base_url=dockerd)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ def docker(*arguments: str, data: bytes | None = None) -> bytes:
     return done.stdout
 
 
+@pytest.mark.usefixtures("real_docker")
 async def test_what_docker_saves_we_load(bench: Bench) -> None:
     await archive.load(bench.images, pieces(docker("save", "busybox")), bench.messages.append)
     image = bench.images.get("busybox")
@@ -47,6 +48,7 @@ async def test_what_docker_saves_we_load(bench: Bench) -> None:
     assert (bench.images.layers.paths(image.diff_ids)[0] / "bin/busybox").stat().st_size > 500_000
 
 
+@pytest.mark.usefixtures("real_docker")
 async def test_docker_loads_what_we_save(bench: Bench) -> None:
     name = f"dockmagic-test-{uuid.uuid4().hex[:8]}:v1"
     made = bench.build("for docker", "second layer", names=(name,))

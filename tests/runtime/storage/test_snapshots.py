@@ -151,6 +151,7 @@ def test_the_host_as_image(snapshots: SnapshotStore, scratch: Path) -> None:
     assert not Path("/dockmagic-test").exists()
 
 
+@pytest.mark.usefixtures("real_docker")
 def test_diff_says_what_docker_says(snapshots: SnapshotStore, base: Layer, base_tar: bytes) -> None:
     snapshots.prepare("one", [base.diff_id])
     with snapshots.mounted("one", writable=True) as root:
