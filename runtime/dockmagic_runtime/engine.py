@@ -135,7 +135,9 @@ class Engine:
                 access_log=None,
                 # Idle clients of a local socket cost nothing; docker-py keeps its connections for long.
                 keepalive_timeout=3600,
-            )
+            ),
+            # Streams that never end by themselves (events, logs -f, stats) are cut off at the engine's end.
+            shutdown_timeout=1,
         )
         await self._runner.setup()
         await web.SockSite(self._runner, _listen(services.config.socket_path)).start()

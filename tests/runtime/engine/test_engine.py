@@ -216,3 +216,12 @@ def test_engine_that_died_before_it_could_note_a_start(own_engine: EngineProcess
 def _records(engine: EngineProcess) -> list[tuple[str, str]]:
     with sqlite3.connect(engine.data_root / "engine.db") as database:
         return database.execute("SELECT record, id FROM containers").fetchall()
+
+
+def test_open_streams_do_not_hold_up_the_end(own_engine: EngineProcess) -> None:
+    client = own_engine.start().client()
+    stream = client.events(filters={"container": "nobody"})
+    started = time.monotonic()
+    own_engine.stop()
+    assert time.monotonic() - started < 10
+    stream.close()
