@@ -17,6 +17,8 @@ from pathlib import Path
 
 import docker
 
+from dockmagic.contexts import answers
+
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 _DOCKER_BRIDGE = Path("/sys/class/net/docker0")
 _READY_TIMEOUT = 60.0
@@ -75,15 +77,6 @@ def _pid_namespace(pid: int) -> str:
         return str(Path(f"/proc/{pid}/ns/pid").readlink())
     except FileNotFoundError:
         return ""
-
-
-def answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager

@@ -315,4 +315,7 @@ def connect(context: Context) -> "docker.DockerClient":
         client.api._custom_adapter.close()
         client.api._custom_adapter = adapter
         client.api.mount("http+docker://", adapter)
+        # Proxies, .netrc and certificates of the environment are for the network; requests would look for
+        # them at every call (0.15 ms).
+        client.api.trust_env = False
     return client

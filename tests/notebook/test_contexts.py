@@ -8,11 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import requests
 from IPython.core.interactiveshell import InteractiveShell
 
 from dockmagic import contexts
 from dockmagic.contexts import Contexts
 from dockmagic.errors import DockmagicError, EngineUnavailable
+from tests.conftest import EngineProcess
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +88,18 @@ def test_a_data_root_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(EngineUnavailable, match=r"data root .* is not writable: .*Set DOCKMAGIC_DATA_ROOT"):
         with contexts.starting_alone():
             pass
+
+
+def test_a_local_engine_is_not_told_what_is_for_the_network(
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    client = contexts.connect(contexts.Context("test", engine.address, ""))
+    request = requests.Request("GET", "http+docker://localhost/_ping")
+    assert "Authorization" not in client.api.prepare_request(request).headers
+    assert client.ping()
+    client.close()
 
 
 def test_an_unknown_context() -> None:
