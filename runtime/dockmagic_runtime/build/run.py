@@ -153,7 +153,7 @@ class Runner:
             self._sandbox.resolv_conf,
             gateway,
         )
-        return {"network": str(self._sandbox.netns_path)}, mounts
+        return self._sandbox.namespaces, mounts
 
 
 async def _kill(shim: Shim) -> None:

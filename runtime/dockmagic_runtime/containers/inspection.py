@@ -96,7 +96,10 @@ def network_settings(container: Container) -> Json:
         "MacAddress": "",
         "Networks": {name: _resting(settings) for name, settings in container.endpoints.items()},
     }
-    return empty | container.networks
+    settings = empty | container.networks
+    if container.network_mode == "none" and container.state.running:
+        settings["SandboxKey"] = f"/proc/{container.state.pid}/ns/net"
+    return settings
 
 
 def _resting(settings: Json) -> Json:

@@ -103,9 +103,7 @@ class Launcher:
             exposed=list(container.config.get("ExposedPorts") or {}),
             publish_all=host["PublishAllPorts"],
         )
-        if not sandbox.on_host:
-            namespaces["network"] = sandbox.netns_path
-        return namespaces, self.record_networks(container, sandbox)
+        return namespaces | sandbox.namespaces, self.record_networks(container, sandbox)
 
     def record_networks(self, container: Container, sandbox: Sandbox) -> list[Json]:
         """Note in the record and in its files of /etc what networks it is in; the mounts of those files."""

@@ -17,6 +17,7 @@ class Live:
     shim: Shim | None = None
     watcher: asyncio.Task[None] | None = None
     release: asyncio.Task[None] | None = None
+    cleaned: "asyncio.Future[None] | None" = None  # the last run's shim has taken its group and mounts away
     stopping: bool = False  # the user asked for the end: no restart policy applies
     # Clients that attached before the start (as `docker run` does), handed to the shim when it comes.
     waiting_attachments: list[Attachment] = field(default_factory=list)

@@ -93,10 +93,12 @@ async def follow(path: Path, query: LogQuery, ended: "asyncio.Future[int]") -> A
 
 def _generations(path: Path) -> list[Path]:
     """`x.log.2`, `x.log.1`, `x.log`: oldest first."""
+    # Not glob(), which compiles a pattern: this is on the way of every `docker run`.
+    prefix = f"{path.name}."
     numbers = [
-        int(other.name.rpartition(".")[2])
-        for other in path.parent.glob(f"{path.name}.*")
-        if other.name.rpartition(".")[2].isdigit()
+        int(number)
+        for name in os.listdir(path.parent)  # noqa: PTH208
+        if name.startswith(prefix) and (number := name.removeprefix(prefix)).isdigit()
     ]
     older = [path.with_name(f"{path.name}.{number}") for number in sorted(numbers, reverse=True)]
     return older + ([path] if path.exists() else [])

@@ -237,6 +237,7 @@ class Containers:
 
     def _watch(self, container: Container, live: Live, shim: Shim) -> None:
         live.shim = shim
+        live.cleaned = shim.cleaned
         shim.on_oom = lambda: self._publish(container, "oom")
         live.watcher = asyncio.create_task(self._await_exit(container, live, shim))
 
@@ -260,9 +261,11 @@ class Containers:
 
     def _after_exit(self, container: Container, live: Live) -> None:
         """Behind the back of waiters: give the network back; remove the container if it was meant to go."""
-        live.release = asyncio.create_task(self._release(container))
+        live.release = asyncio.create_task(self._release(container, live))
 
-    async def _release(self, container: Container) -> None:
+    async def _release(self, container: Container, live: Live) -> None:
+        if live.cleaned:
+            await live.cleaned
         if container.endpoints:
             await self._networks.release(container.id)
             container.networks = {}

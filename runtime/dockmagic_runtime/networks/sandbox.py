@@ -63,12 +63,22 @@ class Sandbox:
 
     @property
     def netns_path(self) -> str:
-        """The namespace that the OCI config names; empty for the host's own."""
-        return "" if self.on_host else str(self.path)
+        """Where the namespace is mounted; empty for the host's own, and for one that only processes hold."""
+        return "" if self.on_host or self.alone else str(self.path)
+
+    @property
+    def namespaces(self) -> dict[str, str | None]:
+        """As the OCI config has it: the path of a namespace, None for a new one, or nothing: the host's."""
+        return {} if self.on_host else {"network": self.netns_path or None}
 
     @property
     def on_host(self) -> bool:
         return any(endpoint.network.driver == "host" for endpoint in self.endpoints)
+
+    @property
+    def alone(self) -> bool:
+        """In `none`: nothing is set up in its namespace, so the start makes it, as it makes the others."""
+        return any(endpoint.network.driver == "null" for endpoint in self.endpoints)
 
     @property
     def bridged(self) -> list[Endpoint]:

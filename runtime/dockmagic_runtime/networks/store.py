@@ -289,7 +289,7 @@ class Networks:
                 new.endpoints.append(Endpoint.new(container_id, joined, settings, new.free_interface()))
             self._reserve(new, bindings, publish_all=publish_all)
             self._save(new)
-            if not new.on_host:
+            if new.netns_path:
                 await self._connect(new)
             self._describe_resolver(new)
         except OSError as error:
@@ -314,7 +314,9 @@ class Networks:
             namespace.silence(self._route, endpoint)
             self._names.remove(endpoint)
             endpoint.network.pool.release(endpoint.address)
-        namespace.remove(old.path)
+        if old.netns_path:
+            # Not in the loop: the kernel lets go of a mount only after a grace period.
+            await self._in_thread(namespace.remove, old.path)
         with self._db.transaction() as connection:
             connection.execute("DELETE FROM sandboxes WHERE container_id = ?", (container_id,))
         for endpoint in old.endpoints:

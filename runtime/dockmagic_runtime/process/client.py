@@ -102,6 +102,8 @@ class Shim:
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         # Set by the first word of a fresh shim's starter; cancelled if it never came.
         self.ready: asyncio.Future[None] = self._loop.create_future()
+        # Set when nothing of the container's run is left in the kernel but what clients still read.
+        self.cleaned: asyncio.Future[None] = self._loop.create_future()
         self.on_oom: Callable[[], None] | None = None
         self._loop.add_reader(sock, self._readable)
 
@@ -226,6 +228,8 @@ class Shim:
                     ended.set_result(message["code"])
             case "ready":
                 self.ready.set_result(None)
+            case "cleaned":
+                _resolve(self.cleaned)
             case "oom" if self.on_oom:
                 self.on_oom()
 
@@ -259,11 +263,14 @@ class Shim:
             task = self._loop.create_task(self._bury())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        else:
+            _resolve(self.cleaned)
 
     async def _bury(self) -> None:
         assert self._bundle
         if self._cgroup:
             await asyncio.to_thread(Cgroup.open(self._cgroup).remove, kill=True)
+        _resolve(self.cleaned)
         ended = read_exit(self._bundle) or Exit(137, False, timestamp())
         if not self.exited.done():
             self.exited.set_result(ended)

@@ -44,6 +44,7 @@ class Created:
     pidfd: int
     console: int | None = None
     sibling: bool = False  # it is our parent's child, which will reap it
+    root: int | None = None  # the mount of its root, where we made it
     warnings: list[str] = field(default_factory=list)
 
 

@@ -6,8 +6,9 @@ container talks over the channel it was ordered on, later ones connect to the sh
 
 How things die:
 - the engine or the spawner: the shim does not notice, but for a closed connection;
-- the container: all of its output is read and logged, exit.json is written, the group is removed, then
-  engines are told, and the shim ends when its attached clients have taken what is theirs;
+- the container: all of its output is read and logged, exit.json is written, engines are told, the group and
+  the root are let go and engines told of that too, and the shim ends when its attached clients have taken
+  what is theirs;
 - the shim itself (kill -9): the kernel kills the container's first process with it (PR_SET_PDEATHSIG), and
   whatever may be left, a program with set-uid bits that cleared that, the engine finds in the container's
   group.
@@ -116,6 +117,9 @@ class Shim:
         self._listener: socket.socket | None = socket.socket(fileno=descriptors[1])
         self._listener.setblocking(False)
         self.poller.watch(descriptors[1], select.POLLIN, lambda _: self._accept())
+        # The last to let go of an overlay waits until its whole file system is on the disk. Better we than
+        # the container, whose end somebody waits for.
+        self._root = descriptors.pop(2) if started["root"] else None
         self._main = self._take_over(started, descriptors[0], descriptors[2:])
         self.controls.append(Control(self, channel))
 
@@ -292,9 +296,10 @@ class Shim:
             self._check_memory(self._group)
         ended = {"code": self._main.code, "oom_killed": self._kills > 0, "finished_at": timestamp()}
         starter.write_json(f"{self._bundle}/exit.json", ended)
-        self._clean_up()
         self._exit = ended
         self._tell({"event": "exited", **ended})
+        self._clean_up()
+        self._tell({"event": "cleaned"})
 
     def _clean_up(self) -> None:
         if self._listener:
@@ -305,6 +310,8 @@ class Shim:
         if self._group:
             # In a pid namespace of their own all have died with the first.
             self._group.remove(kill="pid" not in self._kinds)
+        if self._root is not None:
+            os.close(self._root)
 
     def _tell(self, message: Message) -> None:
         for control in list(self.controls):

@@ -116,6 +116,7 @@ class Spare:
         created = Created(self.pid, self._pidfd, sibling=True)
         try:
             descriptors, joined = self._open(config, request["bundle"], root, stdio)
+            created.root = descriptors[0]
             message = {
                 "step": "start",
                 "config": config,
@@ -127,7 +128,7 @@ class Spare:
             }
             create.tell(self._channel, message, descriptors)
             for fd in descriptors:
-                if stdio is None or fd not in stdio:
+                if fd != created.root and (stdio is None or fd not in stdio):
                     os.close(fd)
             self._await_prepared()
             group = self._group

@@ -127,6 +127,8 @@ def _start(request: Message, spare: Spare | None, hand_over: HandOver) -> Messag
         # While the child is busy.
         started.update(_description(request, created, linux, terminal, program))
         descriptors.extend((created.pidfd, _leave_notes(request, started)))
+        if created.root is not None:
+            descriptors.append(created.root)
         if pipes:
             hand_over(
                 started, [*descriptors, *pipes.outputs, *(() if pipes.stdin is None else (pipes.stdin,))]
@@ -177,6 +179,7 @@ def _description(
     """What the shim has to know for the rest of the container's life."""
     return {
         "pid": created.pid,
+        "root": created.root is not None,
         "terminal": terminal,
         "kinds": [entry["type"] for entry in linux.get("namespaces") or ()],
         "group": linux.get("cgroupsPath"),

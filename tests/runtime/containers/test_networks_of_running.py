@@ -1,5 +1,7 @@
 """What a running container sees of a change of its networks or of its name."""
 
+from pathlib import Path
+
 import docker
 from docker.models.containers import Container
 from docker.models.networks import Network
@@ -49,3 +51,13 @@ def test_resolvers_answer_to_the_new_name(client: docker.DockerClient) -> None:
     assert asking.exec_run(["nslookup", "before", "127.0.0.11"]).exit_code != 0
     named.reload()
     assert "after" in named.attrs["NetworkSettings"]["Networks"]["renaming"]["DNSNames"]
+
+
+def test_network_none_has_loopback_only(client: docker.DockerClient) -> None:
+    container = client.containers.run("busybox", ["sleep", "60"], network_mode="none", detach=True)
+    code, links = container.exec_run(["ip", "-o", "link"])
+    assert code == 0 and links.count(b"\n") == 1 and b"LOOPBACK,UP" in links
+    container.reload()
+    key = Path(container.attrs["NetworkSettings"]["SandboxKey"])
+    assert key.stat().st_ino == Path(f"/proc/{container.attrs['State']['Pid']}/ns/net").stat().st_ino
+    assert key.stat().st_ino != Path("/proc/self/ns/net").stat().st_ino
