@@ -127,6 +127,7 @@ class _Build:
         self._given = {name: value for name, value in options.build_arguments.items() if value is not None}
         self._platform = Platform.parse(options.platform) if options.platform else Platform.host()
         self._states: dict[int, State] = {}
+        self._reused: set[str] = set()
 
     async def run(self) -> str:
         references = [parse_reference(tag) for tag in self._options.tags]
@@ -149,13 +150,14 @@ class _Build:
                     dict(planned.arguments),
                     self._options.no_cache,
                     self._trees(stage, snapshots),
+                    self._reused,
                 )
                 self._states[stage.index] = await self._stage(stage, around, progress)
         finally:
             await asyncio.shield(runner.close())
         state = self._labelled(self._states[planned.stages[-1].index])
         self._warn_of_unused(planned, instructions, progress)
-        image = self._images.add(state.serialized, state.diff_ids, references, origin="built")
+        image = self._images.add(state.serialized, state.diff_ids, references, cached=self._reused)
         progress.done(image.id, [reference.familiar() for reference in references])
         return image.id
 

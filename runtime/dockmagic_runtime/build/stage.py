@@ -63,6 +63,8 @@ class Surroundings:
     no_cache: bool
     tree_of: Callable[[str], Awaitable[Rootfs | None]]
     """The tree that a `--from` means; None for the build context."""
+    reused: set[str]
+    """The layers that were found in the cache, for the image to tell."""
 
 
 class Stage:
@@ -191,6 +193,8 @@ class Stage:
         layer = self._around.snapshots.layer(record.diff_id) if record and record.diff_id else None
         if record and (layer or not record.diff_id):
             self.state = state.after(told, record.created, record.diff_id)
+            if layer:
+                self._around.reused.add(layer.diff_id)
             self._progress.cached(self.state.short_id, layer.size if layer else 0)
             return
         started = time.monotonic()

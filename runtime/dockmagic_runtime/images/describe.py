@@ -113,6 +113,8 @@ def layers(images: "ImageStore", image: Image) -> list[dict[str, Any]]:
 
 def _origin(image: Image, diff_id: str | None, others: Iterable[Image]) -> str:
     """How a layer came here: one that a built image took over from another came as that one did."""
+    if diff_id in image.cached:
+        return "cached"
     if image.origin == "built":
         for other in others:
             if diff_id in other.diff_ids and other.origin != "built":

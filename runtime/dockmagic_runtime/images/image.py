@@ -17,6 +17,7 @@ class Image:
 
     `references` are all its normalised names, tags and digests. `origin` says how it came here: `pulled`,
     `loaded`, `imported`, `built`, or `host` for the reserved image `host`. `size` in bytes, layers unpacked.
+    `cached` are the layers that the last build of the image found made already.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Image:
     references: tuple[Reference, ...] = ()
     last_tagged: str | None = None
     manifest: str | None = None
+    cached: frozenset[str] = frozenset()
     host: bool = field(default=False)
 
     @property

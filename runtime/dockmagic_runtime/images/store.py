@@ -38,6 +38,7 @@ _TABLES = (
     """CREATE TABLE layer_blobs (
         digest TEXT PRIMARY KEY, diff_id TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL)
         STRICT""",
+    "ALTER TABLE images ADD COLUMN cached TEXT NOT NULL DEFAULT '[]'",
 )
 _HEX = frozenset("0123456789abcdef")
 
@@ -146,13 +147,15 @@ class ImageStore:
         parent: str = "",
         manifest: str | None = None,
         blobs: Mapping[str, Descriptor] | None = None,
+        cached: Iterable[str] = (),
     ) -> Image:
         """Record an image; its layers must be here. `references` move to it from whatever had them.
 
         `config` are the exact bytes whose hash is the ID; `manifest` the digest of its manifest in the
-        content store; `blobs` the layers' compressed forms there, by diff ID. Raises NotFound for a layer
-        that is not here, Conflict for a reserved name.
+        content store; `blobs` the layers' compressed forms there, by diff ID; `cached` the layers that were
+        made by an earlier build. Raises NotFound for a layer that is not here, Conflict for a reserved name.
         """
+        reused = frozenset(cached)
         document = json.loads(config)
         names = [key(reference) for reference in references]
         for name in names:
@@ -163,10 +166,20 @@ class ImageStore:
         now = oci_image.timestamp() if any(not name.digest for name in names) else None
         with self._database.transaction() as connection:
             connection.execute(
-                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                " cached = excluded.cached,"
                 " manifest = coalesce(excluded.manifest, manifest),"
                 " last_tagged = coalesce(excluded.last_tagged, last_tagged)",
-                (image_id, json.dumps(list(diff_ids)), size, origin, parent, manifest, now),
+                (
+                    image_id,
+                    json.dumps(list(diff_ids)),
+                    size,
+                    origin,
+                    parent,
+                    manifest,
+                    now,
+                    json.dumps(sorted(reused)),
+                ),
             )
             for name in names:
                 connection.execute(
@@ -178,9 +191,14 @@ class ImageStore:
                     (blob.digest, diff_id, blob.media_type, blob.size),
                 )
         self._images[image_id] = (
-            replace(known, manifest=manifest or known.manifest, last_tagged=now or known.last_tagged)
+            replace(
+                known,
+                manifest=manifest or known.manifest,
+                last_tagged=now or known.last_tagged,
+                cached=reused,
+            )
             if known
-            else Image(image_id, document, tuple(diff_ids), size, origin, parent, (), now, manifest)
+            else Image(image_id, document, tuple(diff_ids), size, origin, parent, (), now, manifest, reused)
         )
         self._point(names, image_id)
         return self._images[image_id]
@@ -320,6 +338,7 @@ class ImageStore:
                 parent=row["parent"],
                 last_tagged=row["last_tagged"],
                 manifest=row["manifest"],
+                cached=frozenset(json.loads(row["cached"])),
             )
         for row in self._database.query("SELECT * FROM image_references"):
             self._names[stored_reference(row["name"])] = row["image"]

@@ -10,6 +10,8 @@ from dockmagic_runtime.build.options import BuildOptions
 from dockmagic_runtime.build.parser import DockerfileError
 from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.images import describe
+from dockmagic_runtime.images.image import Image
 
 from .conftest import Bench, context
 
@@ -216,6 +218,21 @@ async def test_the_cache_is_of_content(bench: Bench) -> None:
     await bench.build("FROM base\nENV N=1\nRUN echo $N > /n\n")
     image = await bench.build("FROM base\nENV N=2\nRUN echo $N > /n\n")
     assert bench.sh(image, "cat /n") == "2\n"
+
+
+async def test_an_image_says_which_layers_its_last_build_took_from_the_cache(bench: Bench) -> None:
+    def origins(image: Image) -> list[str]:
+        return [row["origin"] for row in describe.layers(bench.images, image) if row["diff_id"]]
+
+    dockerfile = "FROM base\nRUN echo 1 > /one\nRUN echo 2 > /two\n"
+    first = await bench.build(dockerfile)
+    base = origins(first)[:-2]
+    assert origins(first) == [*base, "built", "built"]
+    changed = await bench.build(dockerfile.replace("echo 2", "echo 3"))
+    assert origins(changed) == [*base, "cached", "built"]
+    again = await bench.build(dockerfile)
+    assert again.id == first.id and origins(again) == [*base, "cached", "cached"]
+    assert origins(await bench.build(dockerfile, no_cache=True)) == [*base, "built", "built"]
 
 
 async def test_the_cache_keeps_layers_until_it_is_pruned(bench: Bench) -> None:
