@@ -141,6 +141,7 @@ class Engine:
         )
         await self._runner.setup()
         await web.SockSite(self._runner, _listen(services.config.socket_path)).start()
+        services.containers.start_by_policy()
 
     async def stop(self) -> None:
         """Stop serving and let go. Containers go on; what no running container needs is taken away."""

@@ -212,6 +212,8 @@ async def attach(call: Call) -> web.StreamResponse:
     container = _container(call)
     if container.state.status == "paused":
         raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+    if container.state.status == "restarting":
+        raise Conflict(f"container {container.id} is restarting, wait until the container is running")
     live = call.flag("stream")
     history = b""
     if call.flag("logs"):

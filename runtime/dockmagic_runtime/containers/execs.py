@@ -126,11 +126,6 @@ class Execs:
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
 
-    async def wait(self, session: Exec) -> int | None:
-        while session.running:
-            await asyncio.wait(self._watchers, return_when=asyncio.FIRST_COMPLETED)
-        return session.exit_code
-
     async def resize(self, session: Exec, height: int, width: int) -> None:
         await self._containers.shim(session.container).resize(height, width, session.id)
 

@@ -19,11 +19,13 @@ class Live:
     release: asyncio.Task[None] | None = None
     cleaned: "asyncio.Future[None] | None" = None  # the last run's shim has taken its group and mounts away
     stopping: bool = False  # the user asked for the end: no restart policy applies
+    restart: asyncio.Task[None] | None = None  # waits until it is time for it, then starts the container
+    restart_delay: float = 0.0  # seconds, of the last one
+    no_restart: asyncio.Event = field(default_factory=asyncio.Event)  # it need not wait any longer
     # Clients that attached before the start (as `docker run` does), handed to the shim when it comes.
     waiting_attachments: list[Attachment] = field(default_factory=list)
     exit_waiters: list[asyncio.Future[int]] = field(default_factory=list)
     removal_waiters: list[asyncio.Future[int]] = field(default_factory=list)
-    execs: set[str] = field(default_factory=set)
 
     def tell_exit(self, code: int) -> None:
         waiters, self.exit_waiters = self.exit_waiters, []

@@ -64,6 +64,7 @@ class Container:
     layers: list[str]
     platform: str = "linux"
     restart_count: int = 0
+    manually_stopped: bool = False
     state: State = field(default_factory=State)
     networks: Json = field(default_factory=dict)
 

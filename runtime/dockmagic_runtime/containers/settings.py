@@ -10,6 +10,7 @@ import re
 import signal
 from typing import Any
 
+from dockmagic_runtime.containers import restarts
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 
 Json = dict[str, Any]
@@ -300,10 +301,7 @@ def _check_resources(host: Json) -> None:
 def _check_modes(host: Json) -> None:
     if host["DeviceRequests"]:
         raise InvalidParameter('could not select device driver "" with capabilities: [[gpu]]')
-    if host["RestartPolicy"].get("Name") not in (None, "", "no", "always", "on-failure", "unless-stopped"):
-        raise InvalidParameter(f"invalid restart policy: unknown policy '{host['RestartPolicy']['Name']}'")
-    if host["RestartPolicy"].get("Name") not in (None, "", "no"):
-        raise NotImplementedHere("restart policies are not supported by this engine: leave out --restart")
+    restarts.check(host["RestartPolicy"], auto_remove=host["AutoRemove"])
     if host["UsernsMode"] not in ("", "host"):
         raise InvalidParameter(f"invalid userns mode: {host['UsernsMode']}")
     if host["Runtime"] not in ("", "runc", "dockmagic"):

@@ -11,6 +11,7 @@ nothing happens to it, and `restore` takes it up again.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.containers import creation, names, settings, spec
+from dockmagic_runtime.containers import creation, names, restarts, settings, spec
 from dockmagic_runtime.containers.launch import Launcher
 from dockmagic_runtime.containers.live import Live
 from dockmagic_runtime.containers.places import Places
@@ -79,6 +80,7 @@ class Containers:
         self.records = records
         self._live: dict[str, Live] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._closing = False
         self.on_exit: list[Callable[[Container], None]] = []
 
     # Looking up
@@ -92,6 +94,8 @@ class Containers:
     def shim(self, container: Container) -> Shim:
         """The handle of a running container; raises Conflict in Docker's words if it is not running."""
         live = self._live.get(container.id)
+        if container.state.status == "restarting":
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.state.running or live is None or live.shim is None:
             raise Conflict(f"container {container.id} is not running")
         return live.shim
@@ -134,7 +138,7 @@ class Containers:
         live = self.live(container)
         if container.state.running:
             if not force:
-                state = "paused" if container.state.status == "paused" else "running"
+                state = container.state.status
                 hint = "Unpause and then stop" if state == "paused" else "Stop"
                 raise Conflict(
                     f'cannot remove container "/{container.name}": container is {state}: '
@@ -200,17 +204,22 @@ class Containers:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.state.running:
                 raise NotModified("container already started")
-            if live.release:
-                await live.release
-            live.stopping = False
-            try:
-                shim = await self._launcher.launch(container, live)
-            except (EngineError, OSError) as error:
-                await self._start_failed(container, live, error)
-            container.state = State("running", shim.pid, started_at=timestamps.now())
-            self._watch(container, live, shim)
-            self.records.save(container)
-            self._publish(container, "start")
+            live.stopping = container.manually_stopped = False
+            live.restart_delay = container.restart_count = 0
+            await self._launch(container, live)
+
+    async def _launch(self, container: Container, live: Live) -> None:
+        """Under the container's lock."""
+        if live.release:
+            await live.release
+        try:
+            shim = await self._launcher.launch(container, live)
+        except (EngineError, OSError) as error:
+            await self._start_failed(container, live, error)
+        container.state = State("running", shim.pid, started_at=timestamps.now())
+        self._watch(container, live, shim)
+        self.records.save(container)
+        self._publish(container, "start")
 
     async def _start_failed(self, container: Container, live: Live, error: EngineError | OSError) -> None:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
@@ -246,11 +255,12 @@ class Containers:
         self._ended(container, live, ended)
 
     def _ended(self, container: Container, live: Live, ended: Exit) -> None:
-        container.state.status = "exited"
         container.state.pid = 0
         container.state.exit_code = ended.code
         container.state.oom_killed = ended.oom_killed
         container.state.finished_at = ended.finished_at
+        again = not live.stopping and restarts.wanted(container)
+        container.state.status = "restarting" if again else "exited"
         live.shim = None
         self.records.save(container)
         self._publish(container, "die", exitCode=str(ended.code))
@@ -258,6 +268,27 @@ class Containers:
         for told in self.on_exit:
             told(container)
         self._after_exit(container, live)
+        if again:
+            live.restart_delay = restarts.delay_after(container, live.restart_delay)
+            live.restart = asyncio.create_task(self._restart(container, live))
+
+    async def _restart(self, container: Container, live: Live) -> None:
+        """What a restart policy does, after its delay; nothing if somebody stops the container meanwhile."""
+        live.no_restart.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(live.no_restart.wait(), live.restart_delay)
+        async with live.lock:
+            if self._closing:
+                return  # the record says "restarting", and the next engine goes on from there
+            if live.stopping:
+                container.state.status = "exited"
+                self.records.save(container)
+                return
+            container.restart_count += 1
+            try:
+                await self._launch(container, live)
+            except (EngineError, OSError) as error:
+                log.warning("container %s could not be restarted: %s", container.short_id, error)
 
     def _after_exit(self, container: Container, live: Live) -> None:
         """Behind the back of waiters: give the network back; remove the container if it was meant to go."""
@@ -284,7 +315,9 @@ class Containers:
         live = self.live(container)
         if not container.state.running:
             return
-        live.stopping = True
+        await self._expect_the_end(container, live)
+        if not container.state.running:
+            return
         shim = self.shim(container)
         if container.state.status == "paused":
             self.cgroup(container).thaw()
@@ -304,6 +337,16 @@ class Containers:
             await shim.exited
         if live.watcher:
             await live.watcher
+
+    async def _expect_the_end(self, container: Container, live: Live) -> None:
+        """No policy applies to the end that is to come, and a restart that was to come does not."""
+        live.stopping = True
+        if not container.manually_stopped:
+            container.manually_stopped = True
+            self.records.save(container)
+        if live.restart:
+            live.no_restart.set()
+            await asyncio.wait([live.restart])
 
     async def stop(
         self, container: Container, *, signal: int | None = None, timeout: int | None = None
@@ -326,11 +369,15 @@ class Containers:
             raise Conflict(
                 f"cannot kill container: {container.name}: container {container.id} is not running"
             )
-        live, shim = self.live(container), self.shim(container)
-        if signal == 9:
-            live.stopping = True
-            if container.state.status == "paused":
-                self.cgroup(container).thaw()
+        live = self.live(container)
+        stop_signal = container.config.get("StopSignal")
+        if not stop_signal or signal in (9, settings.parse_signal(stop_signal)):
+            await self._expect_the_end(container, live)
+            if not container.state.running:
+                return  # it was waiting for its restart, and will not have one
+        shim = self.shim(container)
+        if signal == 9 and container.state.status == "paused":
+            self.cgroup(container).thaw()
         await shim.signal(signal)
         self._publish(container, "kill", signal=str(signal))
         if signal == 9 and live.watcher:
@@ -385,7 +432,7 @@ class Containers:
         if network.name in container.endpoints:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         async with self.live(container).lock:
-            if container.state.running:
+            if self._networks.sandbox(container.id):
                 joined = await self._networks.connect(container.id, reference, endpoint)
                 self._launcher.record_networks(container, joined)
             container.endpoints[network.name] = endpoint
@@ -397,7 +444,7 @@ class Containers:
         if network.name not in container.endpoints:
             raise Forbidden(f"container {container.id} is not connected to network {network.name}")
         async with self.live(container).lock:
-            if container.state.running:
+            if self._networks.sandbox(container.id):
                 left = await self._networks.disconnect(container.id, reference)
                 self._launcher.record_networks(container, left)
             del container.endpoints[network.name]
@@ -410,8 +457,11 @@ class Containers:
             for name, value in body.items()
             if name in settings.HOST_CONFIG_FIELDS and value is not None
         }
+        policy = (changed.get("RestartPolicy") or {}).get("Name")
+        if container.host_config["AutoRemove"] and policy not in (None, "", "no"):
+            raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
         host = settings.complete_host_config(container.host_config | changed)
-        if container.state.running:
+        if self.live(container).shim:
             limits = spec.resources(host)
             limits.pop("devices")
             self.cgroup(container).apply(limits)
@@ -440,9 +490,32 @@ class Containers:
         for container, ended in lost:
             self._ended(container, self.live(container), ended)
 
+    def start_by_policy(self) -> None:
+        """With the engine come, behind its back, the containers whose policy says so."""
+        self._in_background(self._start_all_by_policy())
+
+    async def _start_all_by_policy(self) -> None:
+        # Those that join the network of another one come after it.
+        due = [each for each in self.records.all() if not each.state.running and restarts.wanted(each)]
+        joined = [each for each in due if each.network_mode.startswith("container:")]
+        for group in ([each for each in due if each not in joined], joined):
+            await asyncio.gather(*(self._start_again(container) for container in group))
+
+    async def _start_again(self, container: Container) -> None:
+        try:
+            await self.start(container)
+        except (NotModified, NotFound):
+            log.debug("container %s: somebody was faster", container.short_id)
+        except (EngineError, OSError) as error:
+            log.warning("container %s could not be started: %s", container.short_id, error)
+
     async def let_go(self) -> None:
         """Drop the handles of running containers; the containers don't notice."""
+        self._closing = True
         for live in list(self._live.values()):
+            if live.restart:
+                live.no_restart.set()
+                await asyncio.wait([live.restart])
             if live.watcher:
                 live.watcher.cancel()
             if live.release:
@@ -458,12 +531,15 @@ class Containers:
         try:
             shim = await Shim.connect(self.places.shim_socket(container))
         except OSError:
+            if container.state.status == "restarting":
+                container.state.status = "exited"  # until its policy is asked again
+                return None
             if container.state.running:
                 return await self._how_it_ended(container)
             left = read_exit(self.places.directory(container))
             known = timestamps.parse(container.state.finished_at)
             return left if left and timestamps.parse(left.finished_at) > known else None
-        if not container.state.running:
+        if container.state.status not in ("running", "paused"):
             container.state = State("running", shim.pid, started_at=timestamps.now())
             self.records.save(container)
         self._watch(container, self.live(container), shim)
