@@ -27,6 +27,7 @@ from dockmagic_runtime.api.services import Services
 from dockmagic_runtime.build.builder import Builder
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.containers.execs import Execs
+from dockmagic_runtime.containers.health import HealthChecks
 from dockmagic_runtime.containers.record import Records
 from dockmagic_runtime.containers.store import Containers
 from dockmagic_runtime.errors import SystemFailure
@@ -81,6 +82,8 @@ class Engine:
         images.publish_event = lambda action, image_id, attributes: events.publish(
             "image", action, image_id, dict(attributes)
         )
+        execs = Execs(containers, events)
+        self._health = HealthChecks(containers, execs, events)
         self.services = Services(
             id=self._identity(),
             config=config,
@@ -93,7 +96,7 @@ class Engine:
             volumes=volumes,
             networks=networks,
             containers=containers,
-            execs=Execs(containers, events),
+            execs=execs,
             registry=registry,
             builder=builder,
         )
@@ -149,6 +152,7 @@ class Engine:
         services.config.socket_path.unlink(missing_ok=True)
         if self._runner:
             await self._runner.cleanup()
+        await self._health.close()
         await services.containers.let_go()
         await services.networks.stop()
         await services.registry.close()

@@ -9,7 +9,6 @@ import codecs
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,12 @@ from dockmagic_runtime.errors import NotImplementedHere
 from dockmagic_runtime.networks.sandbox import Sandbox
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.client import Attachment, LogSpec, RunRequest, Shim
+from dockmagic_runtime.process.frames import Frames
 from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.storage.overlay import Rootfs
 
 Json = dict[str, Any]
 
-_FRAME = struct.Struct(">BxxxI")
 _SIGKILL = 9
 
 
@@ -166,14 +165,8 @@ async def _relay(sock: socket.socket, output: Callable[[str], None]) -> None:
     """Docker's multiplexed frames to text, both streams as they come; UTF-8 may be cut anywhere."""
     loop = asyncio.get_running_loop()
     decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in (1, 2)}
-    buffer = bytearray()
+    frames = Frames()
     while data := await loop.sock_recv(sock, 1 << 16):
-        buffer += data
-        while len(buffer) >= _FRAME.size:
-            stream, length = _FRAME.unpack_from(buffer)
-            if len(buffer) < _FRAME.size + length:
-                break
-            text = decoders[stream].decode(bytes(buffer[_FRAME.size : _FRAME.size + length]))
-            del buffer[: _FRAME.size + length]
-            if text:
+        for stream, piece in frames.feed(data):
+            if text := decoders[stream].decode(piece):
                 output(text)

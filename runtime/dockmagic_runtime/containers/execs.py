@@ -15,7 +15,7 @@ from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
 from dockmagic_runtime.events import EventBus
-from dockmagic_runtime.process.client import Attachment
+from dockmagic_runtime.process.client import Attachment, Shim
 from dockmagic_runtime.process.messages import StartFailed
 
 Json = dict[str, Any]
@@ -45,6 +45,7 @@ class Exec:
     running: bool = False
     pid: int = 0
     exit_code: int | None = None
+    ended: "asyncio.Future[int] | None" = None
 
     def inspect(self) -> Json:
         wanted = self.wanted
@@ -122,7 +123,8 @@ class Execs:
             session.running, session.exit_code = False, error.exit_code
             raise
         self._publish(session, f"exec_start: {' '.join(session.wanted['Cmd'])}")
-        watcher = asyncio.create_task(self._await_exit(session, shim.exec_exited(session.id), hold))
+        session.ended = shim.exec_exited(session.id)
+        watcher = asyncio.create_task(self._await_exit(session, shim, session.ended, hold))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
 
@@ -130,9 +132,10 @@ class Execs:
         await self._containers.shim(session.container).resize(height, width, session.id)
 
     async def _await_exit(
-        self, session: Exec, exited: "asyncio.Future[int]", hold: socket.socket | None
+        self, session: Exec, shim: Shim, exited: "asyncio.Future[int]", hold: socket.socket | None
     ) -> None:
         session.exit_code = await exited
+        shim.forget_exec(session.id)
         session.running = False
         if hold:
             hold.close()
@@ -155,6 +158,10 @@ class Execs:
             "capabilities": spec.capability_sets(granted),
             "noNewPrivileges": security.no_new_privileges,
         }
+
+    def forget(self, session: Exec) -> None:
+        """One that no client knows of and nobody will ask for."""
+        self._sessions.pop(session.id, None)
 
     def _forget(self, container: Container) -> None:
         for exec_id in self.of(container):

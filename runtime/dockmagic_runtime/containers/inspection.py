@@ -173,6 +173,9 @@ def status(container: Container) -> str:
         suffix = " (Paused)" if state.status == "paused" else ""
         if state.status == "restarting":
             return f"Restarting ({state.exit_code}) {_since(state.finished_at)} ago"
+        if state.health and not suffix:
+            status = state.health["Status"]
+            suffix = " (health: starting)" if status == "starting" else f" ({status})"
         return f"Up {_since(state.started_at)}{suffix}"
     if state.status == "created":
         return "Created"

@@ -99,5 +99,5 @@ _MATCHERS: dict[str, Callable[[Container, str], bool]] = {
     "volume": _has_volume,
     "publish": lambda container, value: _port(value) in container.host_config["PortBindings"],
     "expose": lambda container, value: _port(value) in (container.config.get("ExposedPorts") or {}),
-    "health": lambda container, value: value == "none",
+    "health": lambda container, value: value == (container.state.health or {"Status": "none"})["Status"],
 }

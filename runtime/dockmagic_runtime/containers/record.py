@@ -28,6 +28,7 @@ class State:
     oom_killed: bool = False
     started_at: str = timestamps.NEVER
     finished_at: str = timestamps.NEVER
+    health: Json | None = None  # as Docker shows it; None without a health check
 
     @property
     def running(self) -> bool:
@@ -46,6 +47,7 @@ class State:
             "Error": self.error,
             "StartedAt": self.started_at,
             "FinishedAt": self.finished_at,
+            **({"Health": self.health} if self.health else {}),
         }
 
 

@@ -10,7 +10,7 @@ import re
 import signal
 from typing import Any
 
-from dockmagic_runtime.containers import restarts
+from dockmagic_runtime.containers import healthcheck, restarts
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 
 Json = dict[str, Any]
@@ -194,12 +194,14 @@ def merge_config(given: Json, image_config: Json) -> Json:
         config["Entrypoint"] = image["Entrypoint"]
     elif config["Entrypoint"] in ([], [""]):
         config["Entrypoint"] = None
-    for name in ("User", "WorkingDir", "StopSignal", "Healthcheck", "Shell", "StopTimeout"):
+    for name in ("User", "WorkingDir", "StopSignal", "Shell", "StopTimeout"):
         config[name] = config[name] or image[name] or config[name]
     for name in ("ExposedPorts", "Volumes", "Labels"):
         if image[name] or config[name]:
             config[name] = {**(image[name] or {}), **(config[name] or {})}
     config["Labels"] = config["Labels"] or {}
+    healthcheck.check(config["Healthcheck"])
+    config["Healthcheck"] = healthcheck.merge(config["Healthcheck"], image["Healthcheck"])
     config["Env"] = merge_environment(image["Env"] or [], config["Env"] or [])
     config["OnBuild"] = config["OnBuild"] or image["OnBuild"]
     _check_config(config)

@@ -81,6 +81,7 @@ class Containers:
         self._live: dict[str, Live] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
+        self.on_run: list[Callable[[Container], None]] = []
         self.on_exit: list[Callable[[Container], None]] = []
 
     # Looking up
@@ -249,6 +250,8 @@ class Containers:
         live.cleaned = shim.cleaned
         shim.on_oom = lambda: self._publish(container, "oom")
         live.watcher = asyncio.create_task(self._await_exit(container, live, shim))
+        for told in self.on_run:
+            told(container)
 
     async def _await_exit(self, container: Container, live: Live, shim: Shim) -> None:
         ended = await shim.exited

@@ -158,6 +158,10 @@ class Shim:
         """Resolved with the exit code when the process has ended and its output has been passed on."""
         return self._execs[exec_id]
 
+    def forget_exec(self, exec_id: str) -> None:
+        """Its exit code has been taken."""
+        self._execs.pop(exec_id, None)
+
     async def signal(self, signum: int) -> None:
         """Signal the container's first process; no error if it has just ended."""
         with contextlib.suppress(StartFailed):

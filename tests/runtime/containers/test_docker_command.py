@@ -332,9 +332,3 @@ def test_an_empty_volume_starts_with_what_the_image_has_there(engine: EngineProc
     run(engine, "-v", "bare:/data:nocopy", "with-data", "true")
     assert run(engine, "-v", "bare:/data", "busybox", "ls", "/data").stdout == ""
     engine.docker("rmi", "with-data")
-
-
-def test_restart_policy_is_refused_and_not_ignored(engine: EngineProcess) -> None:
-    refused = engine.docker("run", "-d", "--restart", "always", "busybox", "true")
-    assert refused.returncode == 125
-    assert "restart policies are not supported by this engine" in refused.stderr
