@@ -31,7 +31,11 @@ class Hijacked:
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; empty at the end of the stream."""
-        return self._reader.read1(size)
+        try:
+            return self._reader.read1(size)
+        except ConnectionResetError:
+            # How a unix socket ends whose other side left input unread; all output has been read by then.
+            return b""
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)

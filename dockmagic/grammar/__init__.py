@@ -6,21 +6,29 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dockmagic.grammar import syntax
-from dockmagic.grammar.build import build, dockerfile
+from dockmagic.grammar import refusals, syntax
+from dockmagic.grammar.account import login, logout, search
+from dockmagic.grammar.build import build, builder, dockerfile
 from dockmagic.grammar.container import container
 from dockmagic.grammar.context import context
 from dockmagic.grammar.image import image
 from dockmagic.grammar.network import network
 from dockmagic.grammar.session import Session
-from dockmagic.grammar.syntax import DockerGroup, HelpAsked
+from dockmagic.grammar.syntax import DockerGroup, HelpAsked, RefusedOption, RefusedSwitch
 from dockmagic.grammar.system import system, version
 from dockmagic.grammar.values import Text
 from dockmagic.grammar.volume import volume
 
-docker = DockerGroup("docker", help="A container engine, from a notebook.")
+docker = DockerGroup(
+    "docker",
+    help="A container engine, from a notebook.",
+    params=[
+        *(RefusedOption(words.split(), why=why) for words, why in refusals.OPTIONS.items()),
+        *(RefusedSwitch(words.split(), why=why) for words, why in refusals.SWITCHES.items()),
+    ],
+)
 
-for noun in (container, image, network, volume, system, context):
+for noun in (container, image, network, volume, system, context, builder):
     docker.add_command(noun)
 
 # What `docker` itself knows: the same commands under the words they had before the nouns.
@@ -65,7 +73,10 @@ for word in CONTAINER_WORDS:
     docker.add_command(container.commands[word], word)
 for word, name in IMAGE_WORDS.items():
     docker.add_command(image.commands[name], word)
-docker.add_command(build, "build")
+for command in (build, login, logout, search):
+    docker.add_command(command)
+refusals.refuse(docker, refusals.COMMANDS)
+refusals.refuse(context, refusals.CONTEXTS)
 docker.add_command(dockerfile, "dockerfile")  # behind the %%dockerfile magic
 docker.add_command(version, "version")
 docker.add_command(system.commands["info"], "info")

@@ -6,12 +6,7 @@ without `--context` the `%%dockerfile` magic sends nothing but the Dockerfile. S
 and the engine gives the build up.
 """
 
-import gzip
-import io
 import json
-import os
-import re
-import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,34 +15,63 @@ from typing import IO, Any, TypeVar
 import click
 
 from dockmagic.errors import DockmagicError
+from dockmagic.grammar.build_context import NAME_IN_CONTEXT, dockerfile_name, write_context
+from dockmagic.grammar.filters import Filter
+from dockmagic.grammar.kinds import INTEGER, SIZE, SIZE_OR_UNLIMITED
+from dockmagic.grammar.listing import filter_option, pruned, reclaimed
 from dockmagic.grammar.pulling import messages
 from dockmagic.grammar.session import Session, host_path
-from dockmagic.grammar.syntax import SIZE, DockerCommand, argument, option, switch
+from dockmagic.grammar.specifications import ENVIRONMENT, EXTRA_HOST, LABEL, ULIMIT, halves, resolved
+from dockmagic.grammar.syntax import DockerCommand, DockerGroup, argument, option, refused_option, switch
+from dockmagic.grammar.values import Names
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-NAME_IN_CONTEXT = "Dockerfile"
+
+BUILDKIT = "this needs BuildKit; the engine builds step by step, as Docker's classic builder does"
+
+# Limits of the RUN steps: flag, kind, and the name in the query of `POST /build`.
+LIMITS: list[tuple[str, Any, str]] = [
+    ("--memory -m", SIZE, "memory"),
+    ("--memory-swap", SIZE_OR_UNLIMITED, "memswap"),
+    ("--shm-size", SIZE, "shmsize"),
+    ("--cpu-shares -c", INTEGER, "cpushares"),
+    ("--cpu-period", INTEGER, "cpuperiod"),
+    ("--cpu-quota", INTEGER, "cpuquota"),
+    ("--cpuset-cpus", str, "cpusetcpus"),
+    ("--cpuset-mems", str, "cpusetmems"),
+    ("--cgroup-parent", str, "cgroupparent"),
+    ("--isolation", str, "isolation"),
+]
 
 
 def build_options(command: F) -> F:
     """What `docker build` and `%%dockerfile` share."""
+    for words, kind, key in LIMITS:
+        command = option(key, *words.split(), type=kind, help="As for `run`, for the RUN steps")(command)
+    for word in ("--build-context", "--cache-to", "--output", "--secret", "--ssh", "--provenance", "--sbom"):
+        command = refused_option(word, why=BUILDKIT)(command)
     for decorate in (
         option("--tag", "-t", "tags", multiple=True, help="Name and optionally a tag ('name:tag')"),
-        option("--build-arg", "build_args", multiple=True, help="Set build-time variables"),
-        option("--label", multiple=True, help="Set metadata for an image"),
+        option("--build-arg", "build_args", multiple=True, type=ENVIRONMENT, help="Set build-time variables"),
+        option("--label", multiple=True, type=LABEL, help="Set metadata for an image"),
         option("--target", help="Set the target build stage to build"),
         option("--network", help="Set the networking mode for the RUN instructions during build"),
         option("--platform", help="Set target platform for build"),
-        option("--add-host", multiple=True, help="Add a custom host-to-IP mapping ('host:ip')"),
+        option("--add-host", multiple=True, type=EXTRA_HOST, help="Add a custom host-to-IP mapping"),
         option("--cache-from", multiple=True, help="Images to consider as cache sources"),
-        option("--memory", "-m", type=SIZE, help="Memory limit"),
-        option("--shm-size", type=SIZE, help="Size of /dev/shm"),
+        option("--security-opt", multiple=True, help="Security options"),
+        option("--ulimit", multiple=True, type=ULIMIT, help="Ulimit options"),
         option("--iidfile", help="Write the image ID to the file"),
-        option("--progress", help="Has no effect in a notebook", hidden=True),
+        option("--progress", help="Has no effect in a notebook", hidden=True, expose_value=False),
         switch("--no-cache", help="Do not use cache when building the image"),
         switch("--pull", help="Always attempt to pull a newer version of the image"),
+        switch("--rm", default=True, help="Remove intermediate containers after success (default true)"),
         switch("--force-rm", help="Always remove intermediate containers"),
-        switch("--load", help="Has no effect: the image is in the engine"),
+        switch("--squash", help="Squash newly built layers into a single new layer"),
+        switch("--compress", hidden=True, expose_value=False),  # the context always is
+        switch("--disable-content-trust", hidden=True, expose_value=False),
+        switch("--load", hidden=True, expose_value=False),  # the image is in the engine
         switch("--quiet", "-q", help="Suppress the build output and show the image"),
     ):
         command = decorate(command)
@@ -69,6 +93,12 @@ def build(session: Session, path: str, file: str | None, **given: Any) -> Any:
     directory = Path(host_path(path))
     if not directory.is_dir():
         raise DockmagicError(f'unable to prepare context: path "{path}" not found')
+    if file == "-":
+        if session.cell.body is None:
+            raise DockmagicError(
+                "`--file -` reads the Dockerfile from the cell: use %%docker build -f - PATH"
+            )
+        return built(session, directory, session.cell.body, given)
     dockerfile = Path(host_path(file)) if file else directory / NAME_IN_CONTEXT
     try:
         text = dockerfile.read_text()
@@ -100,7 +130,7 @@ def built(session: Session, directory: Path | None, text: str, given: dict[str, 
     with tempfile.TemporaryFile() as spool:
         write_context(spool, directory, text)
         spool.seek(0)
-        return _posted(session, text, given, {"dockerfile": _dockerfile_name(directory)}, spool)
+        return _posted(session, text, given, {"dockerfile": dockerfile_name(directory)}, spool)
 
 
 def built_remote(session: Session, url: str, file: str | None, given: dict[str, Any]) -> Any:
@@ -139,18 +169,13 @@ def _posted(
 
 def build_params(given: dict[str, Any]) -> dict[str, Any]:
     """The query of `POST /build`."""
-    arguments: dict[str, str] = {}
-    for text in given["build_args"]:
-        key, equals, value = text.partition("=")
-        if equals or key in os.environ:
-            arguments[key] = value if equals else os.environ[key]
     params: dict[str, Any] = {
         "t": list(given["tags"]),
-        "buildargs": json.dumps(arguments),
-        "labels": json.dumps(dict(text.partition("=")[::2] for text in given["label"])),
+        "buildargs": json.dumps(dict(map(halves, resolved(list(given["build_args"]))))),
+        "labels": json.dumps(dict(map(halves, given["label"]))),
         "nocache": int(given["no_cache"]),
         "pull": int(given["pull"]),
-        "rm": 1,
+        "rm": int(given["rm"]),
         "forcerm": int(given["force_rm"]),
     }
     optional = {
@@ -159,94 +184,30 @@ def build_params(given: dict[str, Any]) -> dict[str, Any]:
         "platform": given["platform"],
         "extrahosts": list(given["add_host"]),
         "cachefrom": json.dumps(list(given["cache_from"])) if given["cache_from"] else None,
-        "memory": given["memory"],
-        "shmsize": given["shm_size"],
+        "securityopt": list(given["security_opt"]),
+        "ulimits": json.dumps(list(given["ulimit"])) if given["ulimit"] else None,
+        "squash": int(given["squash"]),
+        **{key: given[key] for _words, _kind, key in LIMITS},
     }
     params.update({key: value for key, value in optional.items() if value})
     return params
 
 
-def _dockerfile_name(directory: Path | None) -> str:
-    """A name for the Dockerfile in the context that no file of `directory` has."""
-    if directory is None:
-        return NAME_IN_CONTEXT
-    return ".dockmagic.Dockerfile"
+builder = DockerGroup("builder", help="Manage builds")
+builder.add_command(build)
 
 
-def write_context(out: IO[bytes], directory: Path | None, text: str) -> None:
-    """The build context as a gzipped tar: what is not ignored of `directory`, and the Dockerfile."""
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w") as tar:
-            for path, inside in context_files(directory) if directory is not None else ():
-                tar.add(path, arcname=inside, recursive=False, filter=_anonymous)
-            member = tarfile.TarInfo(_dockerfile_name(directory))
-            content = text.encode()
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Files of a context belong to root in the image, whoever builds it."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
-
-
-def context_files(directory: Path) -> list[tuple[Path, str]]:
-    """The paths below `directory` that `.dockerignore` leaves in, with their names in the context."""
-    rules = ignore_rules(directory)
-    kept = []
-    for path in sorted(directory.rglob("*")):
-        inside = path.relative_to(directory).as_posix()
-        if not ignored(inside, rules):
-            kept.append((path, inside))
-    return kept
-
-
-def ignore_rules(directory: Path) -> list[tuple[bool, re.Pattern[str]]]:
-    """`(keep, pattern)` for each line of `.dockerignore`; the last one that matches decides."""
-    file = directory / ".dockerignore"
-    rules = []
-    for line in file.read_text().splitlines() if file.is_file() else ():
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        keep = line.startswith("!")
-        pattern = line.removeprefix("!").strip().strip("/")
-        rules.append((keep, re.compile(_glob(pattern))))
-    return rules
-
-
-def ignored(path: str, rules: list[tuple[bool, re.Pattern[str]]]) -> bool:
-    result = False
-    for keep, pattern in rules:
-        if pattern.match(path):
-            result = not keep
-    return result
-
-
-def _glob(pattern: str) -> str:
-    """A pattern of Go's filepath.Match with `**` as a regular expression; what lies below matches too."""
-    result = ""
-    position = 0
-    while position < len(pattern):
-        if pattern.startswith("**/", position):
-            result += "(?:.*/)?"
-            position += 3
-        elif pattern.startswith("**", position):
-            result += ".*"
-            position += 2
-        elif pattern[position] == "*":
-            result += "[^/]*"
-            position += 1
-        elif pattern[position] == "?":
-            result += "[^/]"
-            position += 1
-        elif pattern[position] == "[" and "]" in pattern[position:]:
-            end = pattern.index("]", position)
-            result += pattern[position : end + 1]
-            position = end + 1
-        else:
-            result += re.escape(pattern[position])
-            position += 1
-    return rf"{result}(?:/.*)?$"
+@builder.command("prune", help="Remove build cache")
+@switch("--all", "-a", help="Remove all unused build cache, not just dangling ones")
+@filter_option()
+@switch("--force", "-f", help="Has no effect: a magic does not ask")
+@option("--keep-storage", type=SIZE, help="Amount of disk space to keep for cache")
+@click.pass_obj
+def prune(
+    session: Session, all: bool, filter: tuple[Filter, ...], force: bool, keep_storage: int | None
+) -> Names:
+    gone, space = pruned(
+        session, "build", "CachesDeleted", filter, all=int(all), **{"keep-storage": keep_storage}
+    )
+    reclaimed(session, space)
+    return gone

@@ -1,40 +1,48 @@
 """`--filter key=value`, and the times of `--since` and `--until`."""
 
 import json
+import re
 import time
+from datetime import datetime
 
-from dockmagic.errors import UsageMistake
-from dockmagic.grammar.syntax import DURATION
+from dockmagic.grammar.kinds import Kind, duration
+
+Filter = tuple[str, str]
 
 
-def encoded(filters: tuple[str, ...]) -> str | None:
+def filter_(text: str) -> Filter:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError("bad format of filter (expected name=value)")
+    return key.strip().lower(), value.strip()
+
+
+def encoded(filters: tuple[Filter, ...]) -> str | None:
     """The `filters` parameter of the API; None (left out) when there is none."""
     if not filters:
         return None
     result: dict[str, list[str]] = {}
-    for text in filters:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageMistake(
-                f'invalid argument "{text}" for "--filter" flag: invalid filter \'{text}\': '
-                "must be in the form of name=value",
-                exit_code=125,
-            )
-        result.setdefault(key.strip().lower(), []).append(value.strip())
+    for key, value in filters:
+        result.setdefault(key, []).append(value)
     return json.dumps(result)
 
 
-def timestamp(text: str) -> str:
-    """Seconds since 1970 for `42m` (ago); other times are the engine's to read."""
+def moment(text: str) -> str:
+    """Seconds since 1970, to the nanosecond: of a date, of seconds, of `42m` (ago)."""
     try:
-        return f"{time.time() - DURATION.convert(text, None, None) / 10**9:.9f}"
-    except UsageMistake:
-        pass  # no duration, so a date or seconds
-    if text.replace(".", "", 1).isdigit():
-        return text
-    from datetime import datetime
-
-    try:
-        return f"{datetime.fromisoformat(text.replace('Z', '+00:00')).timestamp():.9f}"
+        return f"{time.time() - duration(text) / 10**9:.9f}"
     except ValueError:
-        raise UsageMistake(f'invalid value for "since" or "until": {text}') from None
+        pass  # no duration, so a date or seconds
+    if re.fullmatch(r"\d+(\.\d{1,9})?", text):
+        return text
+    # A date; digits after its seconds are kept as they are, Python knows only six.
+    date, fraction, zone = re.fullmatch(r"([^.]*)(?:\.(\d{1,9}))?(.*)", text).groups()  # type: ignore[union-attr]
+    try:
+        seconds = datetime.fromisoformat(date + zone).timestamp()
+    except ValueError:
+        raise ValueError(f'failed to parse value as time or duration: "{text}"') from None
+    return f"{int(seconds)}.{fraction or '0'}"
+
+
+FILTER = Kind("filter", filter_)
+MOMENT = Kind("time", moment)

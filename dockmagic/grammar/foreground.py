@@ -7,11 +7,15 @@ engine.
 Stop (SIGINT) does what Ctrl-C does in a terminal, and then makes sure: SIGINT goes to the container; if it
 has not ended after its `--stop-timeout` (2 seconds when none was given: a program that is pid 1 ignores
 SIGINT unless it handles it), SIGKILL. The cell ends when the container has. A second Stop does not wait for
-that. An `exec` has no signal in the API: with a tty its program gets a typed Ctrl-C; without, the cell ends
+that. An `attach` only gets the SIGINT: the container was there before the cell.
+
+An `exec` has no signal in the API: with a tty its program gets a typed Ctrl-C; without, the cell ends
 and the program sees its output closed.
 """
 
 import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from dockmagic.errors import ContainerExit, Interrupted, translate
@@ -20,6 +24,7 @@ from dockmagic.grammar.values import Result
 from dockmagic.streams import INTERRUPT, Hijacked, hijack, output
 
 STOP_GRACE = 2.0  # seconds
+OUTPUTS = ("stdout", "stderr")
 
 
 class Wait:
@@ -36,9 +41,9 @@ class Wait:
         return int(answer["StatusCode"])
 
 
-def attach(session: Session, container_id: str, *, stdin: bool, logs: bool = False) -> Hijacked:
+def attach(session: Session, container_id: str, *, stdin: bool, streams: Sequence[str] = OUTPUTS) -> Hijacked:
     """Connect to the container's streams."""
-    params = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(stdin), "logs": int(logs)}
+    params = {"stream": 1, "stdin": int(stdin), **{name: int(name in streams) for name in OUTPUTS}}
     return hijack(session.api, f"/containers/{container_id}/attach", params=params)
 
 
@@ -55,15 +60,23 @@ def follow(session: Session, streams: Hijacked, *, tty: bool) -> list[tuple[str,
 
 
 def run_attached(
-    session: Session, container_id: str, *, tty: bool, stdin: bytes | None, removed: bool, grace: float | None
+    session: Session,
+    container_id: str,
+    *,
+    tty: bool,
+    stdin: bytes | None,
+    removed: bool,
+    grace: float | None,
+    streams: Sequence[str] = OUTPUTS,
+    proxied: bool = True,
 ) -> Result:
-    """Start a created container with its streams in this cell, and wait for its end.
+    """Start a created container with its `streams` in this cell, and wait for its end.
 
-    `stdin` is fed to it (None: nothing is attached); `removed` says that it removes itself. Raises
-    ContainerExit for another exit code than 0, Interrupted after Stop.
+    `stdin` is fed to it (None: nothing is attached); `removed` says that it removes itself; not `proxied`,
+    Stop ends the cell and not the container. Raises Interrupted after Stop.
     """
     container = session.container(container_id)
-    streams = attach(session, container_id, stdin=stdin is not None)
+    attachment = attach(session, container_id, stdin=stdin is not None, streams=streams)
     wait = Wait(session, container_id, "removed" if removed else "next-exit")
     ended = threading.Event()
     api = session.api
@@ -73,16 +86,40 @@ def run_attached(
         if not ended.wait(STOP_GRACE if grace is None else grace):
             signal_container(api, container_id, "SIGKILL")
 
-    with session.cell.on_interrupt(stop):
+    with session.cell.on_interrupt(stop) if proxied else nullcontext():
         session.post(f"/containers/{container_id}/start")
-        if stdin is not None:
-            streams.feed(stdin, tty=tty)
-        chunks = follow(session, streams, tty=tty)
-        exit_code = wait.exit_code()
+        result = _until_the_end(session, container, attachment, wait, tty=tty, stdin=stdin)
         ended.set()
-    result = Result(container, exit_code, chunks)
+    return _uninterrupted(session, result)
+
+
+def attached(session: Session, container: Any, body: str | None, *, proxied: bool) -> Result:
+    """Follow a running container until it ends. The first Stop interrupts it, a second one ends the cell."""
+    tty = bool(container.attrs["Config"]["Tty"])
+    wait = Wait(session, container.id, "not-running")
+    attachment = attach(session, container.id, stdin=body is not None)
+    api = session.api
+    interrupt = session.cell.on_interrupt(lambda: signal_container(api, container.id, "SIGINT"))
+    with interrupt if proxied else nullcontext():
+        stdin = None if body is None else body.encode()
+        return _uninterrupted(
+            session, _until_the_end(session, container, attachment, wait, tty=tty, stdin=stdin)
+        )
+
+
+def _until_the_end(
+    session: Session, container: Any, attachment: Hijacked, wait: Wait, *, tty: bool, stdin: bytes | None
+) -> Result:
+    if stdin is not None:
+        attachment.feed(stdin, tty=tty)
+    chunks = follow(session, attachment, tty=tty)
+    return Result(container, wait.exit_code(), chunks)
+
+
+def _uninterrupted(session: Session, result: Result) -> Result:
     if session.cell.interrupts:
-        raise Interrupted(f"interrupted: container {container.name} ended with exit code {exit_code}")
+        name, code = result.container.name, result.exit_code
+        raise Interrupted(f"interrupted: container {name} ended with exit code {code}")
     return result
 
 

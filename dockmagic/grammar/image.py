@@ -1,25 +1,37 @@
 """`docker image …`: the value of `pull`, `tag`, `import` is the image; of `ls` and `history` a table; of
 `load` a list."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dockmagic.errors import DockmagicError
-from dockmagic.grammar import filters, template
+from dockmagic.errors import DockmagicError, UsageMistake
 from dockmagic.grammar.build import build
-from dockmagic.grammar.container import inspected, one_or_all
-from dockmagic.grammar.copying import save_stream
+from dockmagic.grammar.copying import TERMINAL, opened, save_stream
+from dockmagic.grammar.filters import Filter, encoded
+from dockmagic.grammar.kinds import Kind
+from dockmagic.grammar.listing import (
+    LISTING_FORMAT,
+    deleted,
+    filter_option,
+    format_option,
+    inspected,
+    listed,
+    listing_options,
+    no_trunc_option,
+    pruned,
+    reclaimed,
+)
 from dockmagic.grammar.pulling import messages, pull_image, reference, shown, transfer
-from dockmagic.grammar.session import Session, each, host_path
-from dockmagic.grammar.syntax import DockerGroup, argument, option, switch
+from dockmagic.grammar.session import Session, each, host_path, one_or_all
+from dockmagic.grammar.syntax import DockerGroup, argument, option, refused_switch, switch
 from dockmagic.grammar.values import Names
 
 image = DockerGroup("image", help="Manage images")
 image.add_command(build, "build")
 
-IMAGE_COLUMNS = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]
 IMAGE_FIELDS = {
     "REPOSITORY": "Repository",
     "TAG": "Tag",
@@ -37,37 +49,54 @@ HISTORY_FIELDS = {
 }
 
 
+def platform(text: str) -> str:
+    """`linux/arm64/v8` as the API takes it: a JSON object."""
+    parts = dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
+    if not 2 <= len(text.split("/")) <= 3 or not all(parts.values()):
+        raise ValueError("a platform is os/architecture[/variant], such as linux/arm64")
+    return json.dumps(parts)
+
+
+PLATFORM = Kind("platform", platform)
+
+
+def platform_option(since: str) -> Any:
+    return option(
+        "--platform", type=PLATFORM, since=since, help="Only this platform of the image (e.g. linux/amd64)"
+    )
+
+
 @image.command("ls", help="List images")
 @switch("--all", "-a", help="Show all images (default hides intermediate images)")
 @switch("--digests", help="Show digests")
-@option("--filter", "-f", multiple=True, help="Filter output based on conditions provided")
-@option("--format", help="Format output using a Go template, 'table TEMPLATE' or 'json'")
-@switch("--no-trunc", help="Don't truncate output")
-@switch("--quiet", "-q", help="Only show image IDs")
+@listing_options
+@no_trunc_option
+@refused_switch(
+    "--tree", why="the engine keeps one platform of an image; see %image layers NAME for its parts"
+)
 @argument("name", "[REPOSITORY[:TAG]]", required=False)
 @click.pass_obj
 def ls(
     session: Session,
     all: bool,
     digests: bool,
-    filter: tuple[str, ...],
+    filter: tuple[Filter, ...],
     format: str | None,
     no_trunc: bool,
     quiet: bool,
     name: str | None,
 ) -> Any:
-    from dockmagic.views.tables import table
-
-    wanted = (*filter, f"reference={name}") if name else filter
-    summaries = session.get("/images/json", all=int(all), filters=filters.encoded(wanted))
-    rows = [row for summary in summaries for row in image_rows(summary, no_trunc=no_trunc)]
-    if quiet and not format:
-        return Names(dict.fromkeys(row["ID"] for row in rows))
-    if format:
-        return template.listing(format, rows, IMAGE_FIELDS)
-    columns = [column for column in IMAGE_FIELDS if digests or column != "DIGEST"]
-    cells = [[row[IMAGE_FIELDS[column]] for column in columns] for row in rows]
-    return table(cells, columns, "Images", empty="No images.")
+    wanted = (*filter, ("reference", name)) if name else filter
+    summaries = session.get("/images/json", all=int(all), filters=encoded(wanted))
+    return listed(
+        [row for summary in summaries for row in image_rows(summary, no_trunc=no_trunc)],
+        IMAGE_FIELDS,
+        "Images",
+        empty="No images.",
+        format=format,
+        names="ID" if quiet else None,
+        columns=[column for column in IMAGE_FIELDS if digests or column != "DIGEST"],
+    )
 
 
 image.add_command(ls, "list")
@@ -97,7 +126,7 @@ def image_rows(summary: dict[str, Any], *, no_trunc: bool) -> list[dict[str, Any
 
 @image.command("pull", help="Download an image from a registry")
 @switch("--all-tags", "-a", help="Download all tagged images in the repository")
-@switch("--disable-content-trust", help="Skip image verification (no effect)")
+@switch("--disable-content-trust", hidden=True, expose_value=False)
 @option("--platform", help="Set platform if server is multi-platform capable")
 @switch("--quiet", "-q", help="Suppress verbose output")
 @argument("name", "NAME[:TAG|@DIGEST]")
@@ -106,11 +135,12 @@ def pull(
     session: Session,
     name: str,
     all_tags: bool,
-    disable_content_trust: bool,
     platform: str | None,
     quiet: bool,
 ) -> Any:
     if all_tags:
+        if reference(name) != (name, "latest"):
+            raise UsageMistake("tag can't be used with --all-tags/-a")
         transfer(session, "/images/create", {"fromImage": name}, name, f"Pulling {name}", quiet=quiet)
         return session.client.images.list(name)
     return pull_image(session, name, platform=platform, quiet=quiet)
@@ -118,52 +148,69 @@ def pull(
 
 @image.command("push", help="Upload an image to a registry")
 @switch("--all-tags", "-a", help="Push all tags of an image to the repository")
-@switch("--disable-content-trust", help="Skip image signing (no effect)")
+@switch("--disable-content-trust", hidden=True, expose_value=False)
+@platform_option("1.46")
 @switch("--quiet", "-q", help="Suppress verbose output")
 @argument("name", "NAME[:TAG]")
 @click.pass_obj
-def push(session: Session, name: str, all_tags: bool, disable_content_trust: bool, quiet: bool) -> Any:
+def push(session: Session, name: str, all_tags: bool, platform: str | None, quiet: bool) -> Any:
     repository, tag = reference(name)
     params = {} if all_tags else {"tag": tag}
+    if platform:
+        params["platform"] = platform
     transfer(session, f"/images/{repository}/push", params, repository, f"Pushing {name}", quiet=quiet)
     return session.client.images.get(name)
 
 
 @image.command("inspect", help="Display detailed information on one or more images")
-@option("--format", "-f", help="Format output using a Go template, or 'json'")
+@format_option("--format", "-f")
+@platform_option("1.49")
 @argument("images", "IMAGE [IMAGE...]", nargs=-1, required=True)
 @click.pass_obj
-def inspect(session: Session, images: tuple[str, ...], format: str | None) -> Any:
-    return inspected(each(images, lambda name: session.get(f"/images/{name}/json")), format)
+def inspect(session: Session, images: tuple[str, ...], format: str | None, platform: str | None) -> Any:
+    return inspected(
+        each(images, lambda name: session.get(f"/images/{name}/json", platform=platform)), format
+    )
 
 
 @image.command("history", help="Show the history of an image")
-@option("--format", help="Format output using a Go template, 'table TEMPLATE' or 'json'")
-@switch("--human", "-H", help="Has no effect: sizes and dates are human readable")
-@switch("--no-trunc", help="Don't truncate output")
+@format_option(help=LISTING_FORMAT)
+@switch("--human", "-H", default=True, help="Print sizes and dates in human readable format (default true)")
+@no_trunc_option
+@platform_option("1.48")
 @switch("--quiet", "-q", help="Only show image IDs")
 @argument("name", "IMAGE")
 @click.pass_obj
-def history(session: Session, name: str, format: str | None, human: bool, no_trunc: bool, quiet: bool) -> Any:
-    from dockmagic.views.tables import table
-    from dockmagic.views.units import ago, short, shorten, size
-
-    rows = [
-        {
-            "ID": entry["Id"] if no_trunc or entry["Id"] == "<missing>" else short(entry["Id"]),
-            "CreatedSince": ago(entry["Created"]),
-            "CreatedBy": entry["CreatedBy"] if no_trunc else shorten(entry["CreatedBy"], 45),
-            "Size": size(entry["Size"]),
-            "Comment": entry["Comment"],
-        }
-        for entry in session.get(f"/images/{name}/history")
-    ]
+def history(
+    session: Session,
+    name: str,
+    format: str | None,
+    human: bool,
+    no_trunc: bool,
+    platform: str | None,
+    quiet: bool,
+) -> Any:
+    entries = session.get(f"/images/{name}/history", platform=platform)
+    rows = [history_row(entry, human=human, no_trunc=no_trunc) for entry in entries]
     if quiet:
         return Names(row["ID"] for row in rows)
-    if format:
-        return template.listing(format, rows, HISTORY_FIELDS)
-    cells = [[row[field] for field in HISTORY_FIELDS.values()] for row in rows]
-    return table(cells, list(HISTORY_FIELDS), f"History of {name}")
+    fields = HISTORY_FIELDS if human else {**HISTORY_FIELDS, "CREATED": "CreatedAt"}
+    return listed(rows, fields, f"History of {name}", empty="No history.", format=format)
+
+
+def history_row(entry: dict[str, Any], *, human: bool, no_trunc: bool) -> dict[str, str]:
+    """One step of an image's history, with the fields that `docker history --format` knows."""
+    from dockmagic.views.units import ago, moment, short, shorten, size
+
+    created = moment(entry["Created"])
+    return {
+        "ID": entry["Id"] if no_trunc or entry["Id"] == "<missing>" else short(entry["Id"]),
+        "CreatedSince": ago(entry["Created"]),
+        "CreatedAt": created.isoformat(timespec="seconds") if created else "",
+        "CreatedBy": entry["CreatedBy"] if no_trunc else shorten(entry["CreatedBy"], 45),
+        "Size": size(entry["Size"]) if human else str(entry["Size"]),
+        "Comment": entry["Comment"],
+    }
 
 
 @image.command("tag", help="Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE")
@@ -179,48 +226,58 @@ def tag(session: Session, source: str, target: str) -> Any:
 @image.command("rm", help="Remove one or more images")
 @switch("--force", "-f", help="Force removal of the image")
 @switch("--no-prune", help="Do not delete untagged parents")
+@option("--platform", type=PLATFORM, multiple=True, since="1.50", help="Remove only these platforms")
 @argument("images", "IMAGE [IMAGE...]", nargs=-1, required=True)
 @click.pass_obj
-def rm(session: Session, images: tuple[str, ...], force: bool, no_prune: bool) -> Names:
-    answers = each(images, lambda name: session.api.remove_image(name, force=force, noprune=no_prune))
-    return Names(_gone(entry) for answer in answers for entry in answer)
+def rm(
+    session: Session, images: tuple[str, ...], force: bool, no_prune: bool, platform: tuple[str, ...]
+) -> Names:
+    def remove(name: str) -> Any:
+        params = {"force": int(force), "noprune": int(no_prune), "platforms": list(platform)}
+        return session.delete(f"/images/{name}", **params)
+
+    return Names(deleted(entry) for answer in each(images, remove) for entry in answer)
 
 
-def _gone(entry: dict[str, str]) -> str:
-    return f"Untagged: {entry['Untagged']}" if "Untagged" in entry else f"Deleted: {entry['Deleted']}"
+image.add_command(rm, "remove")
 
 
 @image.command("prune", help="Remove unused images")
 @switch("--all", "-a", help="Remove all unused images, not just dangling ones")
-@option("--filter", multiple=True, help="Provide filter values (e.g. 'until=<timestamp>')")
+@filter_option()
 @switch("--force", "-f", help="Has no effect: a magic does not ask")
 @click.pass_obj
-def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool) -> Names:
-    from dockmagic.views.units import size
-
-    wanted = (*filter, f"dangling={'false' if all else 'true'}")
-    answer = session.post("/images/prune", filters=filters.encoded(wanted))
-    session.cell.write(f"Total reclaimed space: {size(answer.get('SpaceReclaimed') or 0)}\n")
-    return Names(_gone(entry) for entry in answer.get("ImagesDeleted") or ())
+def prune(session: Session, all: bool, filter: tuple[Filter, ...], force: bool) -> Names:
+    wanted = (*filter, ("dangling", "false" if all else "true"))
+    gone, space = pruned(session, "images", "ImagesDeleted", wanted)
+    reclaimed(session, space)
+    return gone
 
 
 @image.command("save", help="Save one or more images to a tar archive")
-@option("--output", "-o", required=True, help="Write to a file")
+@option("--output", "-o", help="Write to a file")
+@platform_option("1.48")
 @argument("images", "IMAGE [IMAGE...]", nargs=-1, required=True)
 @click.pass_obj
-def save(session: Session, images: tuple[str, ...], output: str) -> Path:
-    response = session.stream("GET", "/images/get", params={"names": list(images)})
-    return save_stream(response, Path(host_path(output)))
+def save(session: Session, images: tuple[str, ...], output: str | None, platform: str | None) -> Path:
+    if output is None:
+        raise UsageMistake(TERMINAL)
+    params = {"names": list(images), "platform": platform}
+    return save_stream(session.stream("GET", "/images/get", params=params), Path(host_path(output)))
 
 
 @image.command("load", help="Load an image from a tar archive")
-@option("--input", "-i", "source", required=True, help="Read from tar archive file")
+@option("--input", "-i", "source", help="Read from tar archive file")
+@platform_option("1.48")
 @switch("--quiet", "-q", help="Suppress the load output")
 @click.pass_obj
-def load(session: Session, source: str, quiet: bool) -> Any:
+def load(session: Session, source: str | None, platform: str | None, quiet: bool) -> Any:
+    if source is None:
+        raise UsageMistake("requested load from stdin, but stdin is empty: name the archive with --input")
     loaded: list[str] = []
-    with _opened(source) as archive:
-        response = session.stream("POST", "/images/load", data=archive, params={"quiet": int(quiet)})
+    with opened(source) as archive:
+        params = {"quiet": int(quiet), "platform": platform}
+        response = session.stream("POST", "/images/load", data=archive, params=params)
         seen: list[dict[str, Any]] = []
         error = shown(session, _noting(messages(response), seen), f"Loading {source}", quiet=quiet)
     if error:
@@ -239,13 +296,6 @@ def _noting(stream: Any, seen: list[dict[str, Any]]) -> Any:
         yield message
 
 
-def _opened(source: str) -> Any:
-    try:
-        return Path(host_path(source)).open("rb")
-    except OSError as error:
-        raise DockmagicError(f"open {source}: {(error.strerror or str(error)).lower()}") from None
-
-
 @image.command("import", help="Import the contents from a tarball to create a filesystem image")
 @option("--change", "-c", multiple=True, help="Apply Dockerfile instruction to the created image")
 @option("--message", "-m", help="Set commit message for imported image")
@@ -261,6 +311,8 @@ def import_(
     message: str | None,
     platform: str | None,
 ) -> Any:
+    if source == "-":
+        raise UsageMistake("a cell's body is text and no archive: name the file or the URL to import")
     from_url = "://" in source
     params: dict[str, Any] = {"fromSrc": source if from_url else "-", "changes": list(change)}
     params.update({k: v for k, v in (("message", message), ("platform", platform)) if v})
@@ -268,7 +320,7 @@ def import_(
         params["repo"], params["tag"] = reference(name)
     if from_url:
         return _imported(session, session.stream("POST", "/images/create", params=params))
-    with _opened(source) as archive:
+    with opened(source) as archive:
         return _imported(session, session.stream("POST", "/images/create", params=params, data=archive))
 
 

@@ -4,27 +4,37 @@ from typing import Any
 
 import click
 
-from dockmagic.grammar import filters, template
-from dockmagic.grammar.container import inspected
-from dockmagic.grammar.options import labels
+from dockmagic.grammar.endpoints import driver_option
+from dockmagic.grammar.filters import Filter, encoded
+from dockmagic.grammar.kinds import INTEGER, Kind
+from dockmagic.grammar.listing import (
+    filter_option,
+    format_option,
+    inspected,
+    labelled,
+    listed,
+    listing_options,
+    no_trunc_option,
+    pruned,
+)
+from dockmagic.grammar.pools import pools
 from dockmagic.grammar.session import Session, each
+from dockmagic.grammar.specifications import LABEL, PAIR, halves
 from dockmagic.grammar.syntax import DockerGroup, argument, option, switch
 from dockmagic.grammar.values import Names
 
 network = DockerGroup("network", help="Manage networks")
 
+DRIVER_OPTION = Kind("key=value", driver_option)
 NETWORK_FIELDS = {"NETWORK ID": "ID", "NAME": "Name", "DRIVER": "Driver", "SCOPE": "Scope"}
 
 
 @network.command("ls", help="List networks")
-@option("--filter", "-f", multiple=True, help="Provide filter values (e.g. 'driver=bridge')")
-@option("--format", help="Format output using a Go template, 'table TEMPLATE' or 'json'")
-@switch("--no-trunc", help="Do not truncate the output")
-@switch("--quiet", "-q", help="Only display network IDs")
+@listing_options
+@no_trunc_option
 @click.pass_obj
-def ls(session: Session, filter: tuple[str, ...], format: str | None, no_trunc: bool, quiet: bool) -> Any:
-    from dockmagic.views.tables import table
-
+def ls(session: Session, filter: tuple[Filter, ...], format: str | None, no_trunc: bool, quiet: bool) -> Any:
+    entries = session.get("/networks", filters=encoded(filter))
     rows = [
         {
             "ID": entry["Id"] if no_trunc else entry["Id"][:12],
@@ -32,20 +42,15 @@ def ls(session: Session, filter: tuple[str, ...], format: str | None, no_trunc: 
             "Driver": entry["Driver"],
             "Scope": entry["Scope"],
             "Internal": str(bool(entry.get("Internal"))).lower(),
+            "IPv4": str(bool(entry.get("EnableIPv4", True))).lower(),
             "IPv6": str(bool(entry.get("EnableIPv6"))).lower(),
             "CreatedAt": entry.get("Created", ""),
-            "Labels": ",".join(f"{k}={v}" for k, v in (entry.get("Labels") or {}).items()),
+            **labelled(entry.get("Labels")),
         }
-        for entry in sorted(
-            session.get("/networks", filters=filters.encoded(filter)), key=lambda entry: entry["Name"]
-        )
+        for entry in sorted(entries, key=lambda entry: entry["Name"])
     ]
-    if quiet and not format:
-        return Names(row["ID"] for row in rows)
-    if format:
-        return template.listing(format, rows, NETWORK_FIELDS)
-    cells = [[row[field] for field in NETWORK_FIELDS.values()] for row in rows]
-    return table(cells, list(NETWORK_FIELDS), "Networks", empty="No networks.")
+    names = "ID" if quiet else None
+    return listed(rows, NETWORK_FIELDS, "Networks", empty="No networks.", format=format, names=names)
 
 
 network.add_command(ls, "list")
@@ -59,84 +64,46 @@ network.add_command(ls, "list")
 @switch("--internal", help="Restrict external access to the network")
 @option("--ip-range", multiple=True, help="Allocate container ip from a sub-range")
 @option("--ipam-driver", default="default", help="IP Address Management Driver")
-@option("--ipam-opt", multiple=True, help="Set IPAM driver specific options")
+@option("--ipam-opt", multiple=True, type=PAIR, help="Set IPAM driver specific options")
 @switch("--ipv6", help="Enable IPv6 networking")
-@option("--label", multiple=True, help="Set metadata on a network")
-@option("--opt", "-o", multiple=True, help="Set driver specific options")
+@switch("--ipv4", default=True, help="Enable or disable IPv4 address assignment (default true)")
+@option("--label", multiple=True, type=LABEL, help="Set metadata on a network")
+@option("--opt", "-o", multiple=True, type=PAIR, help="Set driver specific options")
+@option("--scope", default="", help="Control the network's scope")
 @option("--subnet", multiple=True, help="Subnet in CIDR format that represents a network segment")
+@switch("--config-only", help="Create a configuration only network")
+@option("--config-from", help="The network from which to copy the configuration")
+@switch("--ingress", help="Create swarm routing-mesh network")
 @argument("name", "NETWORK")
 @click.pass_obj
-def create(
-    session: Session,
-    name: str,
-    attachable: bool,
-    aux_address: tuple[str, ...],
-    driver: str,
-    gateway: tuple[str, ...],
-    internal: bool,
-    ip_range: tuple[str, ...],
-    ipam_driver: str,
-    ipam_opt: tuple[str, ...],
-    ipv6: bool,
-    label: tuple[str, ...],
-    opt: tuple[str, ...],
-    subnet: tuple[str, ...],
-) -> Any:
+def create(session: Session, name: str, **given: Any) -> Any:
     body = {
         "Name": name,
         "CheckDuplicate": True,
-        "Driver": driver,
-        "Internal": internal,
-        "Attachable": attachable,
-        "EnableIPv6": ipv6,
-        "Options": dict(text.partition("=")[::2] for text in opt),
-        "Labels": labels(label, ()),
+        "Driver": given["driver"],
+        "Internal": given["internal"],
+        "Attachable": given["attachable"],
+        "EnableIPv6": given["ipv6"],
+        "ConfigOnly": given["config_only"],
+        "Ingress": given["ingress"],
+        "Options": dict(given["opt"]),
+        "Labels": dict(map(halves, given["label"])),
         "IPAM": {
-            "Driver": ipam_driver,
-            "Options": dict(text.partition("=")[::2] for text in ipam_opt),
-            "Config": pools(subnet, gateway, ip_range, aux_address),
+            "Driver": given["ipam_driver"],
+            "Options": dict(given["ipam_opt"]),
+            "Config": pools(given["subnet"], given["gateway"], given["ip_range"], given["aux_address"]),
         },
     }
+    if not given["ipv4"]:
+        body["EnableIPv4"] = False
+    if given["scope"]:
+        body["Scope"] = given["scope"]
+    if given["config_from"]:
+        body["ConfigFrom"] = {"Network": given["config_from"]}
     answer = session.post("/networks/create", body)
     if answer.get("Warning"):
         session.warn(answer["Warning"])
     return session.client.networks.get(answer["Id"])
-
-
-def pools(
-    subnets: tuple[str, ...], gateways: tuple[str, ...], ranges: tuple[str, ...], auxiliary: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    """One address pool for each subnet, with the gateway and range that lie in it."""
-    import ipaddress
-
-    from dockmagic.errors import UsageMistake
-
-    def network_of(text: str) -> Any:
-        try:
-            return ipaddress.ip_network(text, strict=False)
-        except ValueError:
-            raise UsageMistake(f"invalid CIDR address: {text}") from None
-
-    result = []
-    for subnet in subnets:
-        whole = network_of(subnet)
-        pool: dict[str, Any] = {"Subnet": subnet}
-        for gateway in gateways:
-            if network_of(gateway).version == whole.version and network_of(gateway).subnet_of(whole):
-                pool["Gateway"] = gateway
-        for part in ranges:
-            if network_of(part).version == whole.version and network_of(part).subnet_of(whole):
-                pool["IPRange"] = part
-        for text in auxiliary:
-            key, _, address = text.partition("=")
-            if network_of(address).version == whole.version and network_of(address).subnet_of(whole):
-                pool.setdefault("AuxiliaryAddresses", {})[key] = address
-        result.append(pool)
-    placed = {value for pool in result for value in (pool.get("Gateway"), pool.get("IPRange"))}
-    for text in (*gateways, *ranges):
-        if text not in placed:
-            raise UsageMistake(f"no matching subnet for {'range' if '/' in text else 'gateway'} {text}")
-    return result
 
 
 @network.command("rm", help="Remove one or more networks")
@@ -161,7 +128,7 @@ network.add_command(rm, "remove")
 
 
 @network.command("inspect", help="Display detailed information on one or more networks")
-@option("--format", "-f", help="Format output using a Go template, or 'json'")
+@format_option("--format", "-f")
 @switch("--verbose", "-v", help="Verbose output for diagnostics")
 @argument("networks", "NETWORK [NETWORK...]", nargs=-1, required=True)
 @click.pass_obj
@@ -173,29 +140,27 @@ def inspect(session: Session, networks: tuple[str, ...], format: str | None, ver
 
 @network.command("connect", help="Connect a container to a network")
 @option("--alias", multiple=True, help="Add network-scoped alias for the container")
-@option("--driver-opt", multiple=True, help="Driver options for the network")
+@option("--driver-opt", multiple=True, type=DRIVER_OPTION, help="Driver options for the network")
+@option("--gw-priority", type=INTEGER, since="1.48", help="Highest gw-priority provides the default gateway")
 @option("--ip", help="IPv4 address (e.g. '172.30.100.104')")
 @option("--ip6", help="IPv6 address (e.g. '2001:db8::33')")
 @option("--link", multiple=True, help="Add link to another container")
+@option("--link-local-ip", multiple=True, help="Add a link-local address for the container")
 @argument("name", "NETWORK")
 @argument("container", "CONTAINER")
 @click.pass_obj
-def connect(
-    session: Session,
-    name: str,
-    container: str,
-    alias: tuple[str, ...],
-    driver_opt: tuple[str, ...],
-    ip: str | None,
-    ip6: str | None,
-    link: tuple[str, ...],
-) -> Any:
-    addresses = {key: value for key, value in (("IPv4Address", ip), ("IPv6Address", ip6)) if value}
+def connect(session: Session, name: str, container: str, **given: Any) -> Any:
+    addresses = {
+        "IPv4Address": given["ip"],
+        "IPv6Address": given["ip6"],
+        "LinkLocalIPs": list(given["link_local_ip"]),
+    }
     endpoint = {
-        "Aliases": list(alias),
-        "Links": list(link),
-        "DriverOpts": dict(text.partition("=")[::2] for text in driver_opt),
-        "IPAMConfig": addresses,
+        "Aliases": list(given["alias"]),
+        "Links": list(given["link"]),
+        "DriverOpts": dict(given["driver_opt"]),
+        "IPAMConfig": {key: value for key, value in addresses.items() if value},
+        "GwPriority": given["gw_priority"],
     }
     filled = {key: value for key, value in endpoint.items() if value}
     session.post(f"/networks/{name}/connect", {"Container": container, "EndpointConfig": filled})
@@ -213,9 +178,8 @@ def disconnect(session: Session, name: str, container: str, force: bool) -> Any:
 
 
 @network.command("prune", help="Remove all unused networks")
-@option("--filter", multiple=True, help="Provide filter values (e.g. 'until=<timestamp>')")
+@filter_option()
 @switch("--force", "-f", help="Has no effect: a magic does not ask")
 @click.pass_obj
-def prune(session: Session, filter: tuple[str, ...], force: bool) -> Names:
-    answer = session.post("/networks/prune", filters=filters.encoded(filter))
-    return Names(answer.get("NetworksDeleted") or ())
+def prune(session: Session, filter: tuple[Filter, ...], force: bool) -> Names:
+    return pruned(session, "networks", "NetworksDeleted", filter)[0]

@@ -1,20 +1,17 @@
 """`-p` and `--expose`: Docker's port specifications (docker/go-connections, nat.ParsePortSpecs)."""
 
-import re
+import ipaddress
 
-from dockmagic.errors import UsageMistake
+from dockmagic.grammar.flags import conflict
+from dockmagic.grammar.kinds import unsigned
 
 PortMap = dict[str, list[dict[str, str]]]
-
-_SPEC = re.compile(
-    r"^(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[^:\[\]]*):)??(?:(?P<host>[^:]*):)?(?P<container>[^:/]*)(?:/(?P<protocol>\w+))?$"
-)
 
 
 def port_map(specifications: tuple[str, ...]) -> PortMap:
     """`PortBindings` of the API for `8080:80`, `127.0.0.1:53:53/udp`, `[::1]::80`, `8000-8002:80-82`…"""
     bindings: PortMap = {}
-    for specification in specifications:
+    for specification in map(_standard, specifications):
         for port, binding in _bindings(specification):
             bindings.setdefault(port, []).append(binding)
     return bindings
@@ -24,29 +21,44 @@ def exposed(specifications: tuple[str, ...]) -> list[str]:
     """`80/tcp` names for `--expose 80`, `--expose 7000-7002/udp`."""
     names = []
     for specification in specifications:
+        if ":" in specification:
+            raise conflict(f"invalid port format for --expose: {specification}")
         ports, _, protocol = specification.partition("/")
-        first, last = _range(ports, "containerPort", specification)
-        names += [f"{port}/{_protocol(protocol)}" for port in range(first, last + 1)]
+        try:
+            first, last = _numbers(ports)
+        except ValueError as error:
+            raise conflict(f"invalid range format for --expose: {ports}, error: {error}") from None
+        names += [f"{port}/{protocol.lower() or 'tcp'}" for port in range(first, last + 1)]
     return names
 
 
+def _standard(specification: str) -> str:
+    """`target=80,published=8080,protocol=udp` as `8080:80/udp`."""
+    if "=" not in specification:
+        return specification
+    fields = {"published": "", "target": "", "protocol": "tcp"}
+    for part in specification.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise conflict(f"invalid publish opts format (should be name=value but got '{part}')")
+        fields[key] = value
+    return f"{fields['published']}:{fields['target']}/{fields['protocol']}"
+
+
 def _bindings(specification: str) -> list[tuple[str, dict[str, str]]]:
-    match = _SPEC.match(specification)
-    if match is None:
-        raise UsageMistake(f"docker: invalid port specification: {specification}", exit_code=125)
-    ip, host, container = match["ip"] or "", match["host"] or "", match["container"]
+    where, _, container = specification.rpartition(":")
+    container, _, protocol = container.partition("/")
+    ip, _, host = where.rpartition(":")
+    ip = _address(ip)
     if not container:
-        raise UsageMistake(f"docker: no port specified: {specification}<empty>", exit_code=125)
-    protocol = _protocol(match["protocol"] or "tcp")
-    first, last = _range(container, "containerPort", specification)
-    host_first = host_last = 0
-    if host:
-        host_first, host_last = _range(host, "hostPort", specification)
-        if last - first != host_last - host_first and first != last:
-            raise UsageMistake(
-                f"docker: invalid ranges specified for container and host Ports: {container} and {host}",
-                exit_code=125,
-            )
+        raise conflict(f"no port specified: {specification}<empty>")
+    first, last = _range(container, "containerPort")
+    host_first, host_last = _range(host, "hostPort") if host else (0, 0)
+    if host and last - first != host_last - host_first and first != last:
+        raise conflict(f"invalid ranges specified for container and host Ports: {container} and {host}")
+    protocol = protocol.lower() or "tcp"
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise conflict(f"invalid proto: {protocol}")
     result = []
     for offset in range(last - first + 1):
         if not host:
@@ -55,23 +67,32 @@ def _bindings(specification: str) -> list[tuple[str, dict[str, str]]]:
             published = host  # one container port on any free one of a range
         else:
             published = str(host_first + offset)
-        result.append((f"{first + offset}/{protocol}", {"HostIp": ip.strip("[]"), "HostPort": published}))
+        result.append((f"{first + offset}/{protocol}", {"HostIp": ip, "HostPort": published}))
     return result
 
 
-def _range(text: str, what: str, specification: str) -> tuple[int, int]:
-    low, dash, high = text.partition("-")
+def _address(text: str) -> str:
+    """An address of this machine, that of version 6 in brackets or not; nothing for all of them."""
+    if not text:
+        return ""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
-        first, last = int(low), int(high) if dash else int(low)
+        return str(ipaddress.ip_address(bare))
     except ValueError:
-        first = last = -1
-    if not 0 <= first <= last <= 65535:
-        raise UsageMistake(f"docker: invalid {what}: {text}", exit_code=125)
+        raise conflict(f"invalid IP address: {text}") from None
+
+
+def _range(text: str, what: str) -> tuple[int, int]:
+    try:
+        return _numbers(text)
+    except ValueError:
+        raise conflict(f"invalid {what}: {text}") from None
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    """The first and the last port of `80` or `80-82`. Raises ValueError."""
+    low, dash, high = text.partition("-")
+    first, last = unsigned(low), unsigned(high) if dash else unsigned(low)
+    if not first <= last <= 65535:
+        raise ValueError(f"invalid range specified for port: {text}")
     return first, last
-
-
-def _protocol(text: str) -> str:
-    protocol = text.lower() or "tcp"
-    if protocol not in ("tcp", "udp", "sctp"):
-        raise UsageMistake(f"docker: invalid proto: {text}", exit_code=125)
-    return protocol

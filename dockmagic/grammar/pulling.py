@@ -99,3 +99,8 @@ def reference(name: str) -> tuple[str, str]:
         repository, _, tag = name.rpartition(":")
         return repository, tag
     return name, "latest"
+
+
+def with_tag(image: str) -> str:
+    """`busybox` as the engine names it in sentences: `busybox:latest`."""
+    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"

@@ -42,6 +42,22 @@ class Session:
         text = self.api._result(response)
         return response.json() if text.strip() else None
 
+    def put(self, path: str, data: Any, params: dict[str, Any]) -> None:
+        """PUT `data` to `path`. Raises docker.errors.APIError."""
+        self.api._raise_for_status(self.api._put(self.api._url(path), params=params, data=data))
+
+    def head(self, path: str, params: dict[str, Any]) -> Any:
+        """HEAD `path`: the response, for its headers. Raises docker.errors.APIError."""
+        response = self.api.head(self.api._url(path), params=params)
+        self.api._raise_for_status(response)
+        return response
+
+    def delete(self, path: str, **params: Any) -> Any:
+        """DELETE `path`: its JSON answer, or None where there is none. Raises docker.errors.APIError."""
+        response = self.api._delete(self.api._url(path), params=params)
+        text = self.api._result(response)
+        return response.json() if text.strip() else None
+
     def stream(self, method: str, path: str, **request: Any) -> Any:
         """Ask and return the response with its body still to come. Raises docker.errors.APIError."""
         ask = self.api._get if method == "GET" else self.api._post
@@ -83,3 +99,8 @@ def each(references: tuple[str, ...], act: Any) -> list[Any]:
         message = "\n".join(dict.fromkeys(str(failure) for failure in failures))
         raise DockmagicError(message, status=failures[0].status) from None
     return values
+
+
+def one_or_all(values: list[Any]) -> Any:
+    """A single value as itself: `web = %container start web` is the container and not a list of it."""
+    return values[0] if len(values) == 1 else values

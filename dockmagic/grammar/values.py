@@ -1,6 +1,8 @@
 """What commands return: values to compute with, which also look right as a cell's output."""
 
+import io
 import json
+import tarfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,10 +40,15 @@ class Names(list[str]):
 
 
 class Documents(list[dict[str, Any]]):
-    """What `inspect` found, shown as Docker shows it: indented JSON."""
+    """What `inspect` found, shown as Docker shows it: indented JSON. `shown`: the cell has seen them come."""
 
-    def __init__(self, documents: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, documents: Iterable[dict[str, Any]], *, shown: bool = False) -> None:
         super().__init__(documents)
+        self.shown = shown
+
+    def _ipython_display_(self) -> None:
+        if not self.shown:
+            raise NotImplementedError
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(json.dumps(self, indent=4, ensure_ascii=False, default=str))
@@ -52,6 +59,14 @@ class Document(dict[str, Any]):
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(json.dumps(self, indent=4, ensure_ascii=False, default=str))
+
+
+class Archive(bytes):
+    """A tar archive as bytes (`cp NAME:PATH -`), shown as the list of what is in it."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        with tarfile.open(fileobj=io.BytesIO(self)) as archive:
+            printer.text("\n".join([f"tar archive, {len(self)} bytes", *archive.getnames()]))
 
 
 class Result:

@@ -1,56 +1,80 @@
 """`docker volume …`: `create` returns the volume, `ls` a table."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
-from dockmagic.grammar import filters, template
-from dockmagic.grammar.container import inspected
-from dockmagic.grammar.options import labels
+from dockmagic.errors import UsageMistake
+from dockmagic.grammar.filters import Filter, encoded
+from dockmagic.grammar.listing import (
+    filter_option,
+    format_option,
+    inspected,
+    labelled,
+    listed,
+    listing_options,
+    pruned,
+    reclaimed,
+)
 from dockmagic.grammar.session import Session, each
-from dockmagic.grammar.syntax import DockerGroup, argument, option, switch
+from dockmagic.grammar.specifications import LABEL, PAIR, halves
+from dockmagic.grammar.syntax import (
+    DockerGroup,
+    Refused,
+    argument,
+    option,
+    refused_option,
+    refused_switch,
+    switch,
+)
 from dockmagic.grammar.values import Names
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 volume = DockerGroup("volume", help="Manage volumes")
 
+CLUSTER = "cluster volumes belong to Swarm, and the engine is one machine"
 VOLUME_FIELDS = {"DRIVER": "Driver", "VOLUME NAME": "Name"}
 
 
 @volume.command("ls", help="List volumes")
-@option("--filter", "-f", multiple=True, help="Provide filter values (e.g. 'dangling=true')")
-@option("--format", help="Format output using a Go template, 'table TEMPLATE' or 'json'")
-@switch("--quiet", "-q", help="Only display volume names")
+@listing_options
+@refused_switch("--cluster", why=CLUSTER)
 @click.pass_obj
-def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: bool) -> Any:
-    from dockmagic.views.tables import table
-
-    answer = session.get("/volumes", filters=filters.encoded(filter))
+def ls(session: Session, filter: tuple[Filter, ...], format: str | None, quiet: bool) -> Any:
+    answer = session.get("/volumes", filters=encoded(filter))
     rows = [
         {
             "Driver": entry["Driver"],
             "Name": entry["Name"],
             "Mountpoint": entry["Mountpoint"],
             "Scope": entry.get("Scope", "local"),
-            "Labels": ",".join(f"{k}={v}" for k, v in (entry.get("Labels") or {}).items()),
+            **labelled(entry.get("Labels")),
         }
         for entry in sorted(answer["Volumes"] or (), key=lambda entry: entry["Name"])
     ]
-    if quiet and not format:
-        return Names(row["Name"] for row in rows)
-    if format:
-        return template.listing(format, rows, VOLUME_FIELDS)
-    cells = [[row[field] for field in VOLUME_FIELDS.values()] for row in rows]
-    return table(cells, list(VOLUME_FIELDS), "Volumes", empty="No volumes.")
+    names = "Name" if quiet else None
+    return listed(rows, VOLUME_FIELDS, "Volumes", empty="No volumes.", format=format, names=names)
 
 
 volume.add_command(ls, "list")
 
 
+def cluster_options(command: F) -> F:
+    """Docker's words for volumes of a Swarm's cluster."""
+    for name in ("availability", "group", "limit-bytes", "required-bytes", "scope", "secret", "sharing",
+                 "topology-preferred", "topology-required", "type"):  # fmt: skip
+        command = refused_option(f"--{name}", why=CLUSTER)(command)
+    return command
+
+
 @volume.command("create", help="Create a volume")
 @option("--driver", "-d", default="local", help="Specify volume driver name")
-@option("--label", multiple=True, help="Set metadata for a volume")
+@option("--label", multiple=True, type=LABEL, help="Set metadata for a volume")
 @option("--name", "option_name", help="Specify volume name", hidden=True)
-@option("--opt", "-o", multiple=True, help="Set driver specific options")
+@option("--opt", "-o", multiple=True, type=PAIR, help="Set driver specific options")
+@cluster_options
 @argument("name", "[VOLUME]", required=False)
 @click.pass_obj
 def create(
@@ -59,19 +83,23 @@ def create(
     option_name: str | None,
     driver: str,
     label: tuple[str, ...],
-    opt: tuple[str, ...],
+    opt: tuple[tuple[str, str], ...],
 ) -> Any:
+    if name and option_name:
+        raise UsageMistake(
+            "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
+        )
     body = {
         "Name": name or option_name or "",
         "Driver": driver,
-        "DriverOpts": dict(text.partition("=")[::2] for text in opt),
-        "Labels": labels(label, ()),
+        "DriverOpts": dict(opt),
+        "Labels": dict(map(halves, label)),
     }
     return session.client.volumes.get(session.post("/volumes/create", body)["Name"])
 
 
 @volume.command("inspect", help="Display detailed information on one or more volumes")
-@option("--format", "-f", help="Format output using a Go template, or 'json'")
+@format_option("--format", "-f")
 @argument("volumes", "VOLUME [VOLUME...]", nargs=-1, required=True)
 @click.pass_obj
 def inspect(session: Session, volumes: tuple[str, ...], format: str | None) -> Any:
@@ -95,13 +123,14 @@ volume.add_command(rm, "remove")
 
 @volume.command("prune", help="Remove unused local volumes")
 @switch("--all", "-a", help="Remove all unused volumes, not just anonymous ones")
-@option("--filter", multiple=True, help="Provide filter values (e.g. 'label=<label>')")
+@filter_option()
 @switch("--force", "-f", help="Has no effect: a magic does not ask")
 @click.pass_obj
-def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool) -> Names:
-    from dockmagic.views.units import size
+def prune(session: Session, all: bool, filter: tuple[Filter, ...], force: bool) -> Names:
+    wanted = (*filter, ("all", "true")) if all else filter
+    gone, space = pruned(session, "volumes", "VolumesDeleted", wanted)
+    reclaimed(session, space)
+    return gone
 
-    wanted = (*filter, "all=true") if all else filter
-    answer = session.post("/volumes/prune", filters=filters.encoded(wanted))
-    session.cell.write(f"Total reclaimed space: {size(answer.get('SpaceReclaimed') or 0)}\n")
-    return Names(answer.get("VolumesDeleted") or ())
+
+volume.add_command(Refused("update", CLUSTER))

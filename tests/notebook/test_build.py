@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmagic.grammar.build import context_files, ignore_rules, ignored, write_context
+from dockmagic.grammar.build_context import context_files, ignore_rules, ignored, write_context
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_errors_are_one_red_line_that_tools_see(notebook: Notebook) -> None:
         [
             ("UsageMistake", "unknown flag: --naem"),
             ("DockmagicError", "No such container: dockmagic-nosuch"),
-            ("UsageMistake", "'frobnicate' is not a docker command"),
+            ("UsageMistake", "unknown command: docker frobnicate"),
         ],
         start=1,
     ):

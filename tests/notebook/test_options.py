@@ -7,7 +7,7 @@ import pytest
 
 from dockmagic.errors import UsageMistake
 from dockmagic.grammar import docker
-from dockmagic.grammar.options import container_config
+from dockmagic.grammar.creation import container_config
 from dockmagic.grammar.ports import port_map
 
 
@@ -202,7 +202,7 @@ def test_networks_with_addresses_and_aliases() -> None:
     ("words", "sentence"),
     [
         ("--ulimit nofile", "invalid ulimit argument: nofile"),
-        ("--restart sometimes", "unknown policy 'sometimes'"),
+        ("--restart :3", "no policy provided before colon"),
         ("--mount type=bind,source=/etc", "target is required"),
         ("--mount target=/x,colour=red", "unexpected key 'colour'"),
         ("--add-host db", 'bad format for add-host: "db"'),

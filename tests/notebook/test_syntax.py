@@ -7,7 +7,8 @@ import pytest
 
 from dockmagic.errors import UsageMistake
 from dockmagic.grammar import docker, syntax
-from dockmagic.grammar.syntax import DURATION, SIZE, SIZE_OR_UNLIMITED, HelpAsked
+from dockmagic.grammar.kinds import DURATION, SIZE, SIZE_OR_UNLIMITED
+from dockmagic.grammar.syntax import HelpAsked, Refused
 
 
 def parsed(*words: str) -> dict[str, Any]:
@@ -66,9 +67,9 @@ def test_flags_may_follow_arguments_where_docker_lets_them() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence", "code"),
     [
-        (["foo"], "docker: 'foo' is not a docker command.", 1),
-        (["psx"], "docker: 'psx' is not a docker command. Did you mean 'ps'?", 1),
-        (["image", "pul"], "docker: 'image pul' is not a docker command. Did you mean 'pull'?", 1),
+        (["foo"], "docker: unknown command: docker foo", 1),
+        (["psx"], "docker: unknown command: docker psx. Did you mean 'ps'?", 1),
+        (["image", "pul"], "docker: unknown command: docker image pul. Did you mean 'pull'?", 1),
         (["run", "--naem", "x", "busybox"], "unknown flag: --naem. Did you mean '--name'?", 125),
         (["run", "-Z", "busybox"], "unknown shorthand flag: 'Z' in -Z", 125),
         (["run"], "docker: 'docker run' requires at least 1 argument. See 'docker run --help'.", 1),
@@ -101,6 +102,8 @@ def test_help_is_the_commands_usage_and_flags() -> None:
 def test_every_command_has_help() -> None:
     def walk(group: click.Group, path: tuple[str, ...]) -> None:
         for word, command in group.commands.items():
+            if isinstance(command, Refused):
+                continue
             with pytest.raises(HelpAsked) as asked:
                 syntax.run(docker, [*path, word, "--help"], None)
             assert command.help and command.help.split()[0] in str(asked.value)
