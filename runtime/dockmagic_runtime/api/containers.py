@@ -101,8 +101,8 @@ async def rename(call: Call) -> web.StreamResponse:
 
 @routes.post("/containers/{id}/update")
 async def update(call: Call) -> web.StreamResponse:
-    await call.services.containers.update(_container(call), await call.body())
-    return answer({"Warnings": []})
+    warnings = await call.services.containers.update(_container(call), await call.body())
+    return answer({"Warnings": warnings})
 
 
 @routes.post("/containers/{id}/resize")

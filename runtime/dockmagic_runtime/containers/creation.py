@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 from dockmagic_runtime import timestamps
-from dockmagic_runtime.containers import mountpoints, names, settings, spec
+from dockmagic_runtime.containers import limits, logoptions, modes, mountpoints, names, security, settings
 from dockmagic_runtime.containers.record import Container, Records
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.images.image import Image
@@ -15,23 +15,30 @@ from dockmagic_runtime.volumes.store import VolumeStore
 Json = dict[str, Any]
 
 
-def new_container(body: Json, name: str, image: Image, records: Records, volumes: VolumeStore) -> Container:
-    """A complete record; volumes it needs are made. Raises InvalidParameter for what makes no sense."""
+def new_container(
+    body: Json, name: str, image: Image, records: Records, volumes: VolumeStore
+) -> tuple[Container, list[str]]:
+    """A complete record, and warnings for the client; volumes it needs are made.
+
+    Raises InvalidParameter for what makes no sense.
+    """
     if not isinstance(body, dict):
         raise InvalidParameter("invalid JSON: the body must be an object")
     identity = secrets.token_hex(32)
     host = settings.complete_host_config(body.get("HostConfig"))
+    warnings = [*limits.check(host), *modes.check(body, host)]
     config = settings.merge_config(body, image.config.get("config") or {})
     if config["WorkingDir"]:
         config["WorkingDir"] = posixpath.normpath(config["WorkingDir"])
     if not config["Hostname"] and host["UTSMode"] != "host" and host["NetworkMode"] != "host":
         config["Hostname"] = identity[:12]
     # Said now, not at the start: what these parse to is needed only then.
-    spec.SecurityOptions.parse(host["SecurityOpt"] or [])
-    spec.granted_capabilities(host)
+    security.SecurityOptions.parse(host["SecurityOpt"] or [])
+    security.granted_capabilities(host)
+    logoptions.check(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     _check_ports(config, host)
     chosen = names.check(name) if name else _free_name(records)
-    return Container(
+    container = Container(
         id=identity,
         name=chosen,
         created=timestamps.now(),
@@ -42,6 +49,7 @@ def new_container(body: Json, name: str, image: Image, records: Records, volumes
         mounts=mountpoints.settle(config, host, volumes),
         layers=list(image.diff_ids),
     )
+    return container, warnings
 
 
 def _free_name(records: Records) -> str:

@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from dockmagic_runtime.containers import settings, spec
+from dockmagic_runtime.containers import security, settings, spec
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
@@ -144,8 +144,8 @@ class Execs:
     def _process(self, session: Exec) -> Json:
         container, wanted = session.container, session.wanted
         host = container.host_config | ({"Privileged": True} if wanted["Privileged"] else {})
-        security = spec.SecurityOptions.parse(host["SecurityOpt"] or [])
-        granted = spec.granted_capabilities(host)
+        options = security.SecurityOptions.parse(host["SecurityOpt"] or [])
+        granted = security.granted_capabilities(host)
         account = self._containers.account_for(container, wanted["User"] or container.config["User"])
         size = wanted["ConsoleSize"]
         return {
@@ -155,8 +155,8 @@ class Execs:
             "args": wanted["Cmd"],
             "env": spec.environment(container, account, wanted["Tty"], wanted["Env"]),
             "cwd": wanted["WorkingDir"] or container.config["WorkingDir"] or "/",
-            "capabilities": spec.capability_sets(granted),
-            "noNewPrivileges": security.no_new_privileges,
+            "capabilities": security.capability_sets(granted),
+            "noNewPrivileges": options.no_new_privileges,
         }
 
     def forget(self, session: Exec) -> None:

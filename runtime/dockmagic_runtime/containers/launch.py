@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dockmagic_runtime.containers import etcfiles, spec
+from dockmagic_runtime.containers import etcfiles, logoptions, spec
 from dockmagic_runtime.containers.accounts import Account, AccountFiles, read_account_files
 from dockmagic_runtime.containers.copyup import copy_up
 from dockmagic_runtime.containers.live import Live
@@ -111,7 +111,7 @@ class Launcher:
         return etcfiles.write(
             self._places.directory(container),
             spec.hostname(container),
-            sandbox.hosts,
+            [(address, spec.host_names(container)) for address, _ in sandbox.hosts],
             container.host_config["ExtraHosts"] or [],
             sandbox.resolv_conf,
             container.networks.get("Gateway") or "127.0.0.1",
@@ -154,11 +154,14 @@ class Launcher:
         return None
 
     def _log_spec(self, container: Container) -> LogSpec:
-        settings_of_log = container.host_config["LogConfig"]
-        options = settings_of_log["Config"]
-        driver = "none" if settings_of_log["Type"] == "none" else "json-file"
-        size = _bytes(options["max-size"]) if options.get("max-size") else None
-        return LogSpec(driver, self._places.log(container), size, int(options.get("max-file", "1")))
+        driver, options = (
+            container.host_config["LogConfig"]["Type"],
+            container.host_config["LogConfig"]["Config"],
+        )
+        if driver == "none":
+            return LogSpec("none", self._places.log(container), None, 1)
+        rotation = logoptions.rotation(driver, options)
+        return LogSpec("json-file", self._places.log(container), rotation.size, rotation.files)
 
     def _account(self, container: Container, rootfs: Rootfs) -> Account:
         files = self._files_of(container, rootfs)
@@ -177,13 +180,3 @@ class Launcher:
         """Whom `exec -u` means in this container."""
         groups = tuple(container.host_config["GroupAdd"] or ())
         return self._files_of(container, self._snapshots.get(container.id)).resolve(user, groups)
-
-
-def _bytes(text: str) -> int:
-    """`10m` and the like; raises InvalidParameter."""
-    units = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-    number = text.lower().rstrip("b").rstrip("kmg")
-    unit = text.lower().removeprefix(number).rstrip("b")
-    if not number.isdigit() or unit not in units:
-        raise InvalidParameter(f"invalid size: '{text}'")
-    return int(number) * units[unit]

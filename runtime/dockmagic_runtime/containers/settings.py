@@ -10,8 +10,8 @@ import re
 import signal
 from typing import Any
 
-from dockmagic_runtime.containers import healthcheck, restarts
-from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
+from dockmagic_runtime.containers import healthcheck
+from dockmagic_runtime.errors import InvalidParameter
 
 Json = dict[str, Any]
 
@@ -139,10 +139,15 @@ _STRING_LISTS = frozenset(
         *("DeviceCgroupRules", "MaskedPaths", "ReadonlyPaths"),
     )
 )
-_STRING_MAPS = frozenset(("Labels", "Sysctls", "Tmpfs", "StorageOpt", "Annotations"))
+_OBJECT_LISTS = frozenset(
+    (
+        *("Mounts", "Devices", "DeviceRequests", "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps"),
+        *("BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps"),
+    )
+)
+_STRING_MAPS = frozenset(("Labels", "Sysctls", "Tmpfs", "StorageOpt", "Annotations", "Config"))
 _JSON_NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number"}
 
-_MEMORY_FLOOR = 6 * 1024 * 1024
 _INT64 = 1 << 63
 
 
@@ -176,6 +181,8 @@ def _checked(value: Any, types: tuple[type, ...], where: str, name: str) -> Any:
             raise InvalidParameter(f"invalid JSON: {where} must hold strings only")
         if any("\0" in item for item in value):
             raise InvalidParameter(f"invalid JSON: {where} holds a NUL character")
+    if name in _OBJECT_LISTS and not all(isinstance(item, dict) for item in value):
+        raise InvalidParameter(f"invalid JSON: {where} must hold objects")
     if name in _STRING_MAPS and not all(isinstance(item, str) for item in value.values()):
         raise InvalidParameter(f"invalid JSON: {where} must map strings to strings")
     return value
@@ -238,87 +245,36 @@ def _check_config(config: Json) -> None:
         )
     if config["StopSignal"]:
         parse_signal(config["StopSignal"])
-    if len(config["Hostname"]) > 63 or not re.fullmatch(r"[a-zA-Z0-9_.-]*", config["Hostname"]):
-        raise InvalidParameter(f"invalid hostname format: {config['Hostname']}")
+    for name in ("Hostname", "Domainname"):
+        # They become words of files in /etc; what else they may be is the kernel's affair (sethostname(2)).
+        if len(config[name].encode()) > 64 or re.search(r"[\s\0]", config[name]):
+            raise InvalidParameter(f"invalid {name.lower()} format: {config[name]}")
 
 
 def complete_host_config(given: Json | None) -> Json:
-    """The whole HostConfig; raises InvalidParameter or NotImplementedHere for what can't be honoured."""
+    """The whole HostConfig, not yet checked against this machine (`limits`) or in itself (`modes`)."""
     host = complete(given, HOST_CONFIG_FIELDS, "HostConfig")
     if host["NetworkMode"] in ("", "default"):
         host["NetworkMode"] = "bridge"
-    host["LogConfig"]["Type"] = host["LogConfig"].get("Type") or "json-file"
-    host["LogConfig"]["Config"] = host["LogConfig"].get("Config") or {}
+    host["LogConfig"] = _log_config(host["LogConfig"])
     host["ShmSize"] = host["ShmSize"] or 67108864
     host["IpcMode"] = host["IpcMode"] or "private"
     host["CgroupnsMode"] = host["CgroupnsMode"] or "private"
+    host["Runtime"] = host["Runtime"] or "runc"
+    if host["PidsLimit"] is not None and host["PidsLimit"] <= 0:
+        host["PidsLimit"] = None
     if host["Privileged"]:
         host["MaskedPaths"] = host["ReadonlyPaths"] = None
-    _check_resources(host)
-    _check_modes(host)
+    if host["Memory"] > 0 and not host["MemorySwap"]:
+        host["MemorySwap"] = 2 * host["Memory"]
     return host
 
 
-def _check_resources(host: Json) -> None:
-    memory, swap = host["Memory"], host["MemorySwap"]
-    if memory < 0 or (0 < memory < _MEMORY_FLOOR):
-        raise InvalidParameter("Minimum memory limit allowed is 6MB")
-    if swap > 0 and not memory:
-        raise InvalidParameter(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-        )
-    if swap > 0 and swap < memory:
-        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if memory and not swap:
-        host["MemorySwap"] = 2 * memory
-    if memory and host["MemoryReservation"] > memory:
-        raise InvalidParameter(
-            "Minimum memory limit can not be less than memory reservation limit, see usage"
-        )
-    if host["NanoCpus"] < 0:
-        raise InvalidParameter("range of CPUs is from 0.01 upwards")
-    if host["NanoCpus"] and (host["CpuQuota"] or host["CpuPeriod"]):
-        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-    if host["CpuPeriod"] and not 1000 <= host["CpuPeriod"] <= 1_000_000:
-        raise InvalidParameter(
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
-        )
-    if 0 < host["CpuQuota"] < 1000:
-        raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-    if host["CpuShares"] < 0:
-        raise InvalidParameter(f"invalid CPU shares ({host['CpuShares']}): value must be a positive integer")
-    if host["BlkioWeight"] and not 10 <= host["BlkioWeight"] <= 1000:
-        raise InvalidParameter("Range of blkio weight is from 10 to 1000")
-    if not -1000 <= host["OomScoreAdj"] <= 1000:
-        raise InvalidParameter(
-            f"Invalid value {host['OomScoreAdj']}, range for oom score adj is [-1000, 1000]"
-        )
-    if host["ShmSize"] < 0:
-        raise InvalidParameter("SHM size can not be less than 0")
-    for name in ("CpusetCpus", "CpusetMems"):
-        if host[name] and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", host[name]):
-            raise InvalidParameter(f"Invalid value {host[name]} for {name.lower().replace('set', 'set ')}")
-
-
-def _check_modes(host: Json) -> None:
-    if host["DeviceRequests"]:
-        raise InvalidParameter('could not select device driver "" with capabilities: [[gpu]]')
-    restarts.check(host["RestartPolicy"], auto_remove=host["AutoRemove"])
-    if host["UsernsMode"] not in ("", "host"):
-        raise InvalidParameter(f"invalid userns mode: {host['UsernsMode']}")
-    if host["Runtime"] not in ("", "runc", "dockmagic"):
-        raise InvalidParameter(f"unknown or invalid runtime name: {host['Runtime']}")
-    if host["Isolation"] not in ("", "default"):
-        raise InvalidParameter(f"invalid isolation '{host['Isolation']}' on linux")
-    if host["CgroupnsMode"] not in ("private", "host"):
-        raise InvalidParameter(f"invalid cgroup namespace mode: {host['CgroupnsMode']}")
-    if host["UTSMode"] not in ("", "host"):
-        raise InvalidParameter(f"invalid UTS mode: {host['UTSMode']}")
-    if host["StorageOpt"]:
-        raise NotImplementedHere("--storage-opt is not supported by the overlay driver of this engine")
-    driver = host["LogConfig"]["Type"]
-    if driver not in ("json-file", "none", "local"):
-        raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
+def _log_config(given: Json) -> Json:
+    driver, options = given.get("Type") or "json-file", given.get("Config") or {}
+    _checked(driver, (str,), "HostConfig.LogConfig.Type", "Type")
+    _checked(options, (dict,), "HostConfig.LogConfig.Config", "Config")
+    return {"Type": driver, "Config": options}
 
 
 def parse_signal(text: str) -> int:

@@ -9,28 +9,18 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dockmagic_runtime.containers.accounts import Account
 from dockmagic_runtime.containers.mountpoints import oci_mounts
 from dockmagic_runtime.containers.record import Container
-from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.kernel import capabilities
-from dockmagic_runtime.oci.seccomp_profile import default_profile
+from dockmagic_runtime.containers.security import SecurityOptions, capability_sets, granted_capabilities
+from dockmagic_runtime.errors import InvalidParameter, SystemFailure
 
 Json = dict[str, Any]
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-DEFAULT_CAPABILITIES = tuple(
-    f"CAP_{name}"
-    for name in (
-        *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP"),
-        *("SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -49,6 +39,8 @@ class Surroundings:
 def build(container: Container, around: Surroundings) -> Json:
     """The whole OCI configuration of `container`'s next start."""
     host = container.host_config
+    for request in host["DeviceRequests"] or []:
+        raise SystemFailure(_no_driver(request))
     security = SecurityOptions.parse(host["SecurityOpt"] or [])
     granted = granted_capabilities(host)
     return {
@@ -63,10 +55,23 @@ def build(container: Container, around: Surroundings) -> Json:
     }
 
 
+def _no_driver(request: Json) -> str:
+    """Docker's sentence where no driver for `--gpus` is installed: there is none for this engine."""
+    wanted = " ".join(f"[{' '.join(words)}]" for words in request.get("Capabilities") or [])
+    return f'could not select device driver "{request.get("Driver") or ""}" with capabilities: [{wanted}]'
+
+
 def hostname(container: Container) -> str:
     if container.host_config["UTSMode"] == "host" or container.network_mode == "host":
         return container.config["Hostname"] or os.uname().nodename
     return container.config["Hostname"] or container.short_id
+
+
+def host_names(container: Container) -> list[str]:
+    """What the container is called in its own /etc/hosts: its full name and its short one."""
+    full, domain = hostname(container), container.config.get("Domainname")
+    full = f"{full}.{domain}" if domain else full
+    return [full, full.partition(".")[0]] if "." in full else [full]
 
 
 def environment(container: Container, account: Account, tty: bool, extra: Sequence[str] = ()) -> list[str]:
@@ -76,60 +81,6 @@ def environment(container: Container, account: Account, tty: bool, extra: Sequen
     defaults = [PATH, f"HOSTNAME={hostname(container)}", *(["TERM=xterm"] if tty else [])]
     home = [] if "HOME" in names else [f"HOME={account.home}"]
     return [entry for entry in defaults if entry.partition("=")[0] not in names] + given + home
-
-
-@dataclass(frozen=True)
-class SecurityOptions:
-    """`--security-opt`, parsed."""
-
-    no_new_privileges: bool = False
-    seccomp: bool = True
-    system_paths_confined: bool = True
-
-    @classmethod
-    def parse(cls, options: Sequence[str]) -> "SecurityOptions":
-        settings: dict[str, bool] = {}
-        for option in options:
-            name, _, value = option.partition("=" if "=" in option else ":")
-            if name == "no-new-privileges" and value in ("", "true", "false"):
-                settings["no_new_privileges"] = value != "false"
-            elif name == "seccomp" and value in ("unconfined", "builtin"):
-                settings["seccomp"] = value == "builtin"
-            elif name == "systempaths" and value == "unconfined":
-                settings["system_paths_confined"] = False
-            elif (name, value) in (("apparmor", "unconfined"), ("label", "disable")):
-                continue  # there is no such confinement here to be lifted
-            else:
-                raise InvalidParameter(f'invalid --security-opt: "{option}"')
-        return cls(**settings)
-
-
-@cache
-def _grantable() -> list[str]:
-    """What the engine itself may not do it cannot give: a privileged container gets the rest."""
-    return capabilities.names(capabilities.current()["permitted"])
-
-
-def granted_capabilities(host: Json) -> list[str]:
-    """Docker's 14, with `--cap-add` and `--cap-drop` applied; all of the kernel's if privileged."""
-    known = _grantable()
-    if host["Privileged"]:
-        return list(known)
-
-    def full(names: list[str] | None) -> list[str]:
-        wanted = []
-        for name in names or []:
-            upper = name.upper()
-            upper = upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
-            if upper != "ALL":
-                capabilities.bits([upper])
-            wanted.append(upper)
-        return wanted
-
-    added, dropped = full(host["CapAdd"]), full(host["CapDrop"])
-    base = list(known) if "ALL" in added else [] if "ALL" in dropped else list(DEFAULT_CAPABILITIES)
-    base += [name for name in added if name != "ALL" and name not in base]
-    return [name for name in base if name not in dropped]
 
 
 def process(container: Container, account: Account, granted: list[str], security: SecurityOptions) -> Json:
@@ -153,11 +104,6 @@ def process(container: Container, account: Account, granted: list[str], security
 
 def user(account: Account) -> Json:
     return {"uid": account.uid, "gid": account.gid, "additionalGids": list(account.groups)}
-
-
-def capability_sets(granted: list[str]) -> Json:
-    """Inheritable and ambient stay empty: what setuid programs gain is the kernel's affair alone."""
-    return {"bounding": granted, "effective": granted, "permitted": granted}
 
 
 def _rlimit(limit: Json) -> Json:
@@ -216,8 +162,7 @@ def _mounts(container: Container, around: Surroundings) -> list[Json]:
 def _linux(container: Container, around: Surroundings, granted: list[str], security: SecurityOptions) -> Json:
     host = container.host_config
     privileged = host["Privileged"]
-    confined = security.system_paths_confined
-    seccomp = security.seccomp and not privileged
+    seccomp = security.filter(granted, privileged=privileged)
     return {
         "cgroupsPath": around.cgroup_path,
         "namespaces": [
@@ -225,10 +170,10 @@ def _linux(container: Container, around: Surroundings, granted: list[str], secur
         ],
         "resources": resources(host),
         "devices": _devices(host),
-        "maskedPaths": (host["MaskedPaths"] or []) if confined else [],
-        "readonlyPaths": (host["ReadonlyPaths"] or []) if confined else [],
+        "maskedPaths": host["MaskedPaths"] or [],
+        "readonlyPaths": host["ReadonlyPaths"] or [],
         "sysctl": _sysctls(host, around),
-        **({"seccomp": default_profile(set(granted))} if seccomp else {}),
+        **({"seccomp": seccomp} if seccomp else {}),
         "rootfsPropagation": "rprivate",
     }
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.containers import creation, names, restarts, settings, spec
+from dockmagic_runtime.containers import creation, names, restarts, settings, updating
 from dockmagic_runtime.containers.launch import Launcher
 from dockmagic_runtime.containers.live import Live
 from dockmagic_runtime.containers.places import Places
@@ -118,7 +118,7 @@ class Containers:
         if not isinstance(reference, str) or not reference:
             raise InvalidParameter("no image specified")
         image = self._images.get(reference)
-        container = creation.new_container(body, name, image, self.records, self._volumes)
+        container, warnings = creation.new_container(body, name, image, self.records, self._volumes)
         mode = container.network_mode
         if mode.startswith("container:"):
             container.host_config["NetworkMode"] = f"container:{self.get(mode.partition(':')[2]).id}"
@@ -132,7 +132,7 @@ class Containers:
             self._discard(container)
             raise
         self._publish(container, "create")
-        return container, []
+        return container, warnings
 
     async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, killing it first if `force`; with `volumes` its anonymous volumes too."""
@@ -453,24 +453,24 @@ class Containers:
             del container.endpoints[network.name]
             self.records.save(container)
 
-    async def update(self, container: Container, body: Json) -> None:
-        """Change limits (`docker update`), in the record and in the kernel if it runs."""
-        changed = {
-            name: value
-            for name, value in body.items()
-            if name in settings.HOST_CONFIG_FIELDS and value is not None
-        }
-        policy = (changed.get("RestartPolicy") or {}).get("Name")
-        if container.host_config["AutoRemove"] and policy not in (None, "", "no"):
-            raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
-        host = settings.complete_host_config(container.host_config | changed)
+    async def update(self, container: Container, body: Json) -> list[str]:
+        """Change limits (`docker update`), in the record and in the kernel if it runs; gives warnings."""
+        refused = f"Cannot update container {container.id}: "
+        try:
+            host, warnings = updating.changed(container.host_config, body)
+        except Conflict as error:
+            raise Conflict(refused + str(error)) from None
         if self.live(container).shim:
-            limits = spec.resources(host)
-            limits.pop("devices")
-            self.cgroup(container).apply(limits)
+            try:
+                self.cgroup(container).apply(updating.resources(host))
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self.cgroup(container).apply(updating.resources(container.host_config))
+                raise SystemFailure(f"{refused}{error.filename}: {error.strerror}") from error
         container.host_config = host
         self.records.save(container)
         self._publish(container, "update")
+        return warnings
 
     # the engine's own start
 

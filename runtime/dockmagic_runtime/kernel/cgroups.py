@@ -67,6 +67,30 @@ class Layout:
     def controllers(self) -> frozenset[str]:
         return frozenset(name for name in self.v1 if "=" not in name) | self.v2_controllers
 
+    def cpuset(self, kind: str) -> str:
+        """The `cpus` or `mems` that there are to give, as a list of ranges; empty where no group says."""
+        mount = self.v1.get("cpuset")
+        names = [f"{mount}/cpuset.{kind}"] if mount else [f"{self.v2}/cpuset.{kind}.effective"]
+        names.append(
+            {"cpus": "/sys/devices/system/cpu/online", "mems": "/sys/devices/system/node/online"}[kind]
+        )
+        for name in names:
+            with contextlib.suppress(OSError):
+                return _read(name).strip()
+        return ""
+
+    @property
+    def weighs_block_io(self) -> bool:
+        """A share of all disks, by cfq's successor bfq or the kernel's own accounting."""
+        mount = self.v1.get("blkio")
+        files = (f"{mount}/blkio.weight", f"{mount}/blkio.bfq.weight")
+        return any(map(os.path.exists, files)) if mount else "io" in self.v2_controllers
+
+    @property
+    def weighs_block_devices(self) -> bool:
+        mount = self.v1.get("blkio")
+        return os.path.exists(f"{mount}/blkio.weight_device") if mount else "io" in self.v2_controllers
+
 
 @cache
 def layout() -> Layout:
