@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from dockmagic_runtime.api import archive as archive_api
 from dockmagic_runtime.api import build as build_api
 from dockmagic_runtime.api import containers as containers_api
 from dockmagic_runtime.api import execs as execs_api
@@ -126,6 +127,7 @@ class Engine:
             web.Server(
                 Router(
                     services,
+                    archive_api.routes,
                     build_api.routes,
                     containers_api.routes,
                     execs_api.routes,

@@ -159,14 +159,7 @@ def test_inspect_and_templates(run: Run, name: str) -> None:
     assert run("%docker inspect IMAGE").value[0]["RepoTags"] == [IMAGE]
 
 
-@pytest.fixture
-def whole_api(request: pytest.FixtureRequest, docker_host: str) -> None:
-    """For commands whose routes our engine does not serve yet; strict, so that the day it does is noticed."""
-    if request.node.callspec.params["docker_host"] == "dockmagic":
-        request.applymarker(pytest.mark.xfail(reason="/archive and /commit are not served yet", strict=True))
-
-
-def test_files_go_in_and_out(run: Run, whole_api: None, name: str, tmp_path: Path) -> None:
+def test_files_go_in_and_out(run: Run, name: str, tmp_path: Path) -> None:
     run(f"%docker create --network none --name {name} IMAGE cat /tmp/renamed")
     source = tmp_path / "source"
     source.write_text("content\n")
@@ -188,7 +181,7 @@ def test_what_a_container_changed(run: Run, name: str, tmp_path: Path) -> None:
         assert "tmp/made" in tar.getnames()
 
 
-def test_commit(run: Run, whole_api: None, name: str) -> None:
+def test_commit(run: Run, name: str) -> None:
     run(f"%docker run --network none --name {name} IMAGE touch /tmp/made")
     committed = run(f"%docker commit -m why {name} dockmagic-test/committed:1").value
     assert isinstance(committed, Image) and committed.tags == ["dockmagic-test/committed:1"]

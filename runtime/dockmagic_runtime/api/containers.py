@@ -314,8 +314,3 @@ async def statistics(call: Call) -> web.StreamResponse:
 
 def _compared(before: dict[str, object], now: dict[str, object]) -> dict[str, object]:
     return now | {"precpu_stats": before["cpu_stats"], "preread": before["read"]}
-
-
-@routes.post("/commit")
-async def commit(call: Call) -> web.StreamResponse:
-    raise NotImplementedHere("docker commit is not served yet; build the image from a Dockerfile")

@@ -1,7 +1,6 @@
 """Routes of the tag Image."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -9,7 +8,9 @@ from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, JsonStream, answer
 from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.build.commit import changed
 from dockmagic_runtime.build.stage import StepFailed
+from dockmagic_runtime.build.state import State
 from dockmagic_runtime.errors import EngineError, InvalidParameter, Unavailable
 from dockmagic_runtime.images import archive, listing, push, removal
 from dockmagic_runtime.oci.image import Platform
@@ -103,39 +104,13 @@ async def _import(call: Call, platform: Platform | None) -> web.StreamResponse:
         call.services.images,
         _body(call),
         reference,
-        settings=_changed(call.texts("changes")),
+        settings=changed(State({"config": {}}), call.texts("changes")).config,
         message=call.text("message"),
         platform=platform,
     )
     stream = JsonStream(call)
     await stream.send({"status": image.id})
     return await stream.close()
-
-
-def _changed(changes: list[str]) -> dict[str, Any]:
-    """`--change`: the instructions that only touch the configuration."""
-    settings: dict[str, Any] = {}
-    for change in changes:
-        word, _, value = change.strip().partition(" ")
-        word = word.upper()
-        if word in ("CMD", "ENTRYPOINT"):
-            key = "Cmd" if word == "CMD" else "Entrypoint"
-            settings[key] = json.loads(value) if value.startswith("[") else ["/bin/sh", "-c", value]
-        elif word in ("WORKDIR", "USER"):
-            settings["WorkingDir" if word == "WORKDIR" else "User"] = value
-        elif word == "ENV":
-            settings.setdefault("Env", []).append(value if "=" in value else value.replace(" ", "=", 1))
-        elif word == "LABEL":
-            key, _, text = value.partition("=")
-            settings.setdefault("Labels", {})[key] = text.strip('"')
-        elif word == "EXPOSE":
-            port = value if "/" in value else f"{value}/tcp"
-            settings.setdefault("ExposedPorts", {})[port] = {}
-        elif word == "VOLUME":
-            settings.setdefault("Volumes", {})[value] = {}
-        else:
-            raise InvalidParameter(f"{word} is not a valid change command")
-    return settings
 
 
 async def _body(call: Call) -> AsyncIterator[bytes]:

@@ -83,7 +83,10 @@ class Router:
         except OSError as error:
             log.exception("%s %s", request.method, request.path)
             return self._refusal(request, str(error), 500)
-        except (web.HTTPException, AssertionError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        except (
+            *(web.HTTPException, AssertionError, AttributeError, LookupError),
+            *(TypeError, ValueError, RuntimeError),
+        ) as error:
             if isinstance(error, web.HTTPException):
                 return self._refusal(request, error.reason, error.status)
             # A mistake of ours: the client learns that much, the log has the rest.

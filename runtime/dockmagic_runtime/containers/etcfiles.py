@@ -38,12 +38,18 @@ def write(
     for name, text in contents.items():
         # In place, not by rename: a running container holds these very inodes.
         (directory / name).write_text(text)
+    return mounts(directory)
+
+
+def mounts(directory: Path) -> list[dict[str, object]]:
+    """The OCI mounts of those files that are in `directory`."""
     return [
         {
-            "destination": FILES[name],
+            "destination": target,
             "type": "bind",
             "source": str(directory / name),
             "options": ["rbind", "rprivate"],
         }
-        for name in contents
+        for name, target in FILES.items()
+        if (directory / name).exists()
     ]

@@ -90,7 +90,7 @@ class Launcher:
             other = self._records.get(mode.partition(":")[2])
             pid = self._running_pid(other)
             namespaces["network"] = f"/proc/{pid}/ns/net"
-            return namespaces, self._borrowed_etc(other)
+            return namespaces, etcfiles.mounts(self._places.directory(other))
         sandbox = await self._networks.allocate(
             container.id,
             container.name,
@@ -131,19 +131,6 @@ class Launcher:
         if not other.state.running:
             raise Conflict(f"cannot join network of a non running container: {other.id}")
         return other.state.pid
-
-    def _borrowed_etc(self, other: Container) -> list[Json]:
-        directory = self._places.directory(other)
-        return [
-            {
-                "destination": target,
-                "type": "bind",
-                "source": str(directory / name),
-                "options": ["rbind", "rprivate"],
-            }
-            for name, target in etcfiles.FILES.items()
-            if (directory / name).exists()
-        ]
 
     def _shared_memory(self, container: Container) -> str | None:
         mode = container.host_config["IpcMode"]

@@ -593,6 +593,10 @@ class Containers:
         image = self._images.by_id(container.image)
         return image.size if image else 0
 
+    def note(self, container: Container, action: str, **attributes: str) -> None:
+        """Tell what was done with a container elsewhere."""
+        self._publish(container, action, **attributes)
+
     def _publish(self, container: Container, action: str, **attributes: str) -> None:
         self._events.publish("container", action, container.id, container.event_attributes(**attributes))
 
