@@ -135,6 +135,9 @@ class ContainerFiles:
     def _of_stopped(self) -> int:
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.set_propagation("/", mounts.MS_REC | mounts.MS_PRIVATE)
+        points = mountpoints.oci_mounts(self.container.mounts) + etcfiles.mounts(self.bundle)
+        entries = [each for each in points if each["type"] == "bind"]
+        binds = Binds(entries, str(self.bundle))  # copied before the root covers the bundle
         root = mount_rootfs(self.rootfs)
         try:
             here = os.open(self.bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -142,9 +145,7 @@ class ContainerFiles:
                 mounts.attach(root, here)
             finally:
                 os.close(here)
-            points = mountpoints.oci_mounts(self.container.mounts) + etcfiles.mounts(self.bundle)
-            entries = [each for each in points if each["type"] == "bind"]
-            binds, tree = Binds(entries, str(self.bundle)), Tree(root)
+            tree = Tree(root)
             for number, entry in enumerate(entries):
                 tree.mount_bind(entry, binds.take(number))
         except BaseException:
