@@ -187,5 +187,3 @@ def test_nothing_stays_mounted(engine: EngineProcess, container: Container) -> N
     assert engine.process
     after = Path(f"/proc/{engine.process.pid}/mountinfo").read_text()
     assert set(after.splitlines()) <= set(before.splitlines())  # a network may go meanwhile
-    for task in Path(f"/proc/{engine.process.pid}/task").iterdir():
-        assert (task / "ns/mnt").readlink() == Path(f"/proc/{engine.process.pid}/ns/mnt").readlink()
