@@ -21,8 +21,10 @@ from dockmagic_runtime.api import execs as execs_api
 from dockmagic_runtime.api import extensions as extensions_api
 from dockmagic_runtime.api import images as images_api
 from dockmagic_runtime.api import networks as networks_api
+from dockmagic_runtime.api import refused as refused_api
 from dockmagic_runtime.api import system as system_api
 from dockmagic_runtime.api import volumes as volumes_api
+from dockmagic_runtime.api.request import make_request
 from dockmagic_runtime.api.router import Router
 from dockmagic_runtime.api.services import Services
 from dockmagic_runtime.build.builder import Builder
@@ -134,9 +136,11 @@ class Engine:
                     extensions_api.routes,
                     images_api.routes,
                     networks_api.routes,
+                    refused_api.routes,
                     system_api.routes,
                     volumes_api.routes,
                 ),
+                request_factory=make_request,
                 access_log=None,
                 # Idle clients of a local socket cost nothing; docker-py keeps its connections for long.
                 keepalive_timeout=3600,

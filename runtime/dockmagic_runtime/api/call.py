@@ -83,6 +83,13 @@ class Call:
         raw = await self.request.read()
         if not raw.strip():
             return {}
+        given = self.request.headers.get("Content-Type", "")
+        if given.partition(";")[0].strip().lower() != "application/json":
+            raise InvalidParameter(
+                f"unsupported Content-Type header ({given}): must be 'application/json'"
+                if given
+                else "malformed Content-Type header (): mime: no media type"
+            )
         try:
             parsed = json.loads(raw)
         except (ValueError, RecursionError) as error:

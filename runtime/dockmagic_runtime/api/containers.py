@@ -10,6 +10,7 @@ from aiohttp import web
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, JsonStream, answer, nothing
 from dockmagic_runtime.api.hijack import Taken, stream_type, take_socket
+from dockmagic_runtime.api.refused import NO_CHECKPOINTS
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.containers import inspection, listing, logs, settings, stats, top
 from dockmagic_runtime.containers.record import Container
@@ -52,6 +53,8 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 @routes.post("/containers/{id}/start")
 async def start(call: Call) -> web.StreamResponse:
+    if call.text("checkpoint"):
+        raise NotImplementedHere(NO_CHECKPOINTS)
     await call.services.containers.start(_container(call))
     return nothing()
 

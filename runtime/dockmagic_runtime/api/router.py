@@ -15,11 +15,9 @@ from aiohttp import web
 from dockmagic_runtime.api.call import Call
 from dockmagic_runtime.api.errors import status_of
 from dockmagic_runtime.api.hijack import Taken
+from dockmagic_runtime.api.request import API_VERSION, MINIMUM_API_VERSION
 from dockmagic_runtime.api.services import Services
 from dockmagic_runtime.errors import EngineError, InvalidParameter
-
-API_VERSION = (1, 47)
-MINIMUM_API_VERSION = (1, 24)
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
@@ -103,10 +101,7 @@ class Router:
         for pattern, handler in self._table.get((request.method, first), ()):
             if found := pattern.fullmatch(path):
                 return Call(request, self._services, version, found.groupdict()), handler
-        known = {method for (method, part) in self._table if part == first}
-        for method in known - {request.method}:
-            if any(pattern.fullmatch(path) for pattern, _ in self._table[method, first]):
-                raise web.HTTPMethodNotAllowed(request.method, known)
+        # As Docker: a path that is known with another method is no page either.
         raise web.HTTPNotFound(reason="page not found")
 
     @staticmethod

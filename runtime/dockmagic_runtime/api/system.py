@@ -10,7 +10,8 @@ from aiohttp import web
 import dockmagic_runtime
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, JsonStream, answer
-from dockmagic_runtime.api.router import API_VERSION, MINIMUM_API_VERSION, Routes
+from dockmagic_runtime.api.request import API_VERSION, MINIMUM_API_VERSION
+from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.containers import inspection
 from dockmagic_runtime.errors import InvalidParameter, Unauthorized
 from dockmagic_runtime.events import Event
@@ -25,19 +26,14 @@ Json = dict[str, Any]
 VERSION = ".".join(map(str, API_VERSION))
 MINIMUM_VERSION = ".".join(map(str, MINIMUM_API_VERSION))
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-HEADERS = {
-    "Api-Version": VERSION,
-    "Docker-Experimental": "false",
-    "Ostype": "linux",
-    "Server": f"dockmagic/{dockmagic_runtime.__version__} (linux)",
-}
 
 
 @routes.get("/_ping")
 @routes.head("/_ping")
 async def ping(call: Call) -> web.StreamResponse:
-    headers = HEADERS | {"Builder-Version": "1", "Swarm": "inactive", "Cache-Control": "no-cache, no-store"}
-    return web.Response(text="OK" if call.request.method == "GET" else None, headers=headers)
+    headers = {"Builder-Version": "1", "Swarm": "inactive", "Pragma": "no-cache"}
+    headers["Cache-Control"] = "no-cache, no-store, must-revalidate"
+    return web.Response(text="OK" if call.request.method == "GET" else "", headers=headers)
 
 
 @routes.get("/version")

@@ -67,7 +67,7 @@ def test_versions_that_are_not(engine: EngineProcess, version: str, sentence: st
     ("method", "path", "body", "status", "sentence"),
     [
         ("GET", "/nowhere", None, 404, "page not found"),
-        ("PUT", "/containers/json", None, 405, "Method Not Allowed"),
+        ("PUT", "/containers/json", None, 404, "page not found"),
         ("GET", "/containers/nosuch/json", None, 404, "No such container: nosuch"),
         ("GET", "/images/nosuch/json", None, 404, "No such image: nosuch:latest"),
         ("GET", "/networks/nosuch", None, 404, "network nosuch not found"),
