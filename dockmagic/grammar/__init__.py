@@ -6,7 +6,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dockmagic.grammar import refusals, syntax
+from dockmagic.errors import translate
+from dockmagic.grammar import nearby, refusals, syntax
 from dockmagic.grammar.account import login, logout, search
 from dockmagic.grammar.build import build, builder, dockerfile
 from dockmagic.grammar.container import container
@@ -90,3 +91,8 @@ def invoke(words: Sequence[str], session: Session) -> Any:
         return syntax.run(docker, words, session)
     except HelpAsked as asked:
         return Text(str(asked))
+    except Exception as error:
+        failure = translate(error)
+        if failure is None:
+            raise
+        raise nearby.helped(failure, session) from None

@@ -1,16 +1,21 @@
 """What a command works with: the engine it talks to and the cell it writes into."""
 
+import contextvars
 import os
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dockmagic.contexts import Contexts
-from dockmagic.errors import DockmagicError
+from dockmagic.errors import DockmagicError, translate
 from dockmagic.waiting import Cell
 
 if TYPE_CHECKING:
     import docker
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -82,23 +87,33 @@ def host_path(text: str) -> str:
     return os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111
 
 
-def each(references: tuple[str, ...], act: Any) -> list[Any]:
-    """Do `act` for every reference, as Docker does: all of them, then the errors of those that failed."""
-    from dockmagic.errors import translate
+def each(references: tuple[str, ...], act: Callable[[str], T], *, at_once: int = 1) -> list[T]:
+    """Do `act` for every reference, as Docker does: all of them, then the errors of those that failed.
 
-    values, failures = [], []
-    for reference in references:
+    `at_once`: how many at a time, for what is slow and has no order.
+    """
+
+    def attempt(reference: str) -> T | DockmagicError:
         try:
-            values.append(act(reference))
+            return act(reference)
         except Exception as error:
             failure = translate(error)
             if failure is None or failure.exit_code == 125:
                 raise
-            failures.append(failure)
+            return failure
+
+    if at_once == 1 or len(references) < 2:
+        outcomes = [attempt(reference) for reference in references]
+    else:
+        # A thread has no context of its own; in this one the cell is known, which Stop needs.
+        contexts = [contextvars.copy_context() for _ in references]
+        with ThreadPoolExecutor(min(at_once, len(references))) as pool:
+            outcomes = list(pool.map(lambda c, reference: c.run(attempt, reference), contexts, references))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, DockmagicError)]
     if failures:
         message = "\n".join(dict.fromkeys(str(failure) for failure in failures))
         raise DockmagicError(message, status=failures[0].status) from None
-    return values
+    return [outcome for outcome in outcomes if not isinstance(outcome, DockmagicError)]
 
 
 def one_or_all(values: list[Any]) -> Any:

@@ -1,6 +1,7 @@
 """Go templates, as far as `--format` of courses and scripts uses them.
 
-Understood: fields (`{{.State.Status}}`, `{{.}}`, `$`), variables of `range`, pipes,
+Understood: fields (`{{.State.Status}}`, `{{.}}`, `$`), methods (`{{.Label "key"}}`: a callable field),
+variables of `range`, pipes,
 `range`/`if`/`with`/`else`/`end`, and the functions `json join upper lower title split index len println
 print printf eq ne and or not truncate`. Anything else is refused by name; it is never left out silently.
 Reference: Go's text/template and docs.docker.com/engine/cli/formatting.
@@ -50,6 +51,9 @@ def listing(template: str, rows: Sequence[Mapping[str, Any]], fields: Mapping[st
 
 
 def to_json(value: Any) -> str:
+    """A row's methods are no part of it."""
+    if isinstance(value, Mapping):
+        value = {key: item for key, item in value.items() if not callable(item)}
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
@@ -221,11 +225,20 @@ def _value(pipeline: list[list[Any]], dot: Any, scope: Scope) -> Any:
         head = command[0]
         if isinstance(head, tuple) and head[0] == "function":
             value = _call(head[1], arguments)
-        elif arguments:
-            raise _failure("can't give argument to non-function")
         else:
             value = _operand(head, dot, scope)
+            if callable(value):
+                value = _method(value, arguments)
+            elif arguments:
+                raise _failure("can't give argument to non-function")
     return value
+
+
+def _method(method: Callable[..., Any], arguments: list[Any]) -> Any:
+    try:
+        return method(*arguments)
+    except TypeError:
+        raise _failure("wrong number of args for method") from None
 
 
 def _operand(operand: Any, dot: Any, scope: Scope) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import docker.errors
 
-from dockmagic.views import units
+from dockmagic.views import life, units
 from dockmagic.views.parts import Cell, Facts, Part
 from dockmagic.views.view import LiveView, View
 
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 
 Subscribe = Callable[[Callable[[dict[str, Any]], None]], Callable[[], None]]
 
-STATES = {
-    "created": Cell("○ created", "muted"),
-    "running": Cell("● running", "good"),
-    "paused": Cell("‖ paused", "warn"),
-    "restarting": Cell("↻ restarting", "warn"),
-    "removing": Cell("○ removing", "muted"),
-    "removed": Cell("○ removed", "muted"),
-    "dead": Cell("✗ dead", "bad"),
-}
 CODE = frozenset(
     {"Id", "Command", "Entrypoint", "Ports", "Subnet", "Gateway", "Mountpoint", "Working directory"}
 )
@@ -65,6 +56,8 @@ class ContainerCard(LiveView):
         """Take notice of one event of the engine; those of other things are passed over."""
         actor = event.get("Actor") or {}
         if event.get("Type") != "container" or actor.get("ID") != self.container.id or self.closed:
+            return
+        if str(event.get("Action")).startswith("exec_"):  # each run of a health check is one
             return
         self._removed = event.get("Action") == "destroy"
         if not self._removed:
@@ -146,7 +139,7 @@ def container_parts(attrs: Mapping[str, Any], *, removed: bool = False) -> list[
     config, state, settings = attrs["Config"], attrs["State"], attrs.get("HostConfig") or {}
     name = attrs["Name"].lstrip("/")
     pairs: Pairs = [
-        ("Status", status({**state, "Status": "removed"} if removed else state)),
+        ("Status", life.status({**state, "Status": "removed"} if removed else state)),
         ("Id", units.short(attrs["Id"])),
         ("Image", config["Image"]),
         ("Command", shlex.join([attrs.get("Path") or "", *(attrs.get("Args") or [])])),
@@ -164,24 +157,16 @@ def container_parts(attrs: Mapping[str, Any], *, removed: bool = False) -> list[
     limits = list(_limits(settings))
     if limits:
         pairs.append(("Limits", ", ".join(limits)))
+    checks, restarts = life.checks(state) if running else None, life.restarts(attrs)
+    if checks:
+        pairs.append(("Health check", checks))
+    if restarts:
+        pairs.append(("Restarts", restarts))
     if units.moment(state.get("StartedAt")):
         pairs.append(("Started", units.clock(state["StartedAt"])))
     if not running and units.moment(state.get("FinishedAt")):
         pairs.append(("Finished", units.clock(state["FinishedAt"])))
     return [Facts(f"Container {name}", pairs, CODE)]
-
-
-def status(state: Mapping[str, Any]) -> Cell:
-    """A container's state: a sign, a word, and what else there is to say."""
-    word = state.get("Status") or ""
-    if word == "exited":
-        code = state.get("ExitCode", 0)
-        reason = ", out of memory" if state.get("OOMKilled") else ""
-        sign, tone = ("■", "muted") if code == 0 and not reason else ("✗", "bad")
-        return Cell(f"{sign} exited with code {code}{reason}", tone)  # type: ignore[arg-type]
-    health = (state.get("Health") or {}).get("Status")
-    known = STATES.get(word, Cell(word))
-    return Cell(f"{known.words}, {health}", known.tone) if health and word == "running" else known
 
 
 def published(ports: Mapping[str, Any]) -> Iterable[str]:

@@ -3,6 +3,7 @@
 import tarfile
 from pathlib import Path
 
+import docker
 import pandas
 import pytest
 from docker.models.containers import Container
@@ -11,6 +12,7 @@ from docker.models.networks import Network
 from docker.models.volumes import Volume
 
 from dockmagic.errors import ContainerExit, DockmagicError
+from dockmagic.extension import picture
 from dockmagic.grammar.values import Names, Result, Text
 
 from .conftest import IMAGE, LABEL, Run
@@ -273,6 +275,96 @@ def test_build_from_a_cell(run: Run, tmp_path: Path) -> None:
     run(f"%docker rmi {tag}")
 
 
+def test_a_terminals_input_left_unread_is_no_error(run: Run) -> None:
+    for _ in range(20):
+        ran = run("%docker run -it --rm --network none IMAGE echo two")
+        assert ran.error is None and ran.value.output == "two\n"
+
+
+def test_only_the_streams_that_are_attached(run: Run) -> None:
+    ran = run("%docker run --rm -a stderr --network none IMAGE sh -c 'echo out; echo err >&2'")
+    assert ran.error is None and (ran.value.stdout, ran.value.stderr) == ("", "err\n")
+
+
+def test_attach_follows_to_the_end(run: Run, name: str) -> None:
+    script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; sleep 0.5; echo seen; exit 3"
+    run(f"%docker run -d --network none --name {name} IMAGE sh -c '{script}'")
+    run(f"%docker exec {name} touch /tmp/go")
+    ran = run(f"%docker attach --detach-keys ctrl-a --no-check {name}")
+    assert (ran.value.output, ran.value.exit_code) == ("seen\n", 3)
+    assert ran.stderr.startswith("WARNING: --detach-keys has no effect: ")
+    stopped = run(f"%docker attach {name}")
+    assert str(stopped.error) == "cannot attach to a stopped container, start it first"
+
+
+def test_health_is_seen_wherever_a_container_is(run: Run, docker_host: str, name: str) -> None:
+    client = docker.DockerClient(base_url=docker_host)
+    wanted = {"container": name, "event": "health_status"}
+    changes = client.events(decode=True, filters=wanted)
+    box = run(
+        f"box = %docker run -d --network none --name {name} --health-cmd 'test -e /tmp/well' "
+        "--health-interval 100ms --health-retries 1 --restart on-failure:3 IMAGE sleep 100\nbox"
+    ).value
+    assert next(changes)["Action"] == "health_status: unhealthy"
+    assert "● running, unhealthy" in picture(box, "ContainerCard").text()
+    status = f"%docker ps --filter name={name} --format '{{{{.Status}}}}'"
+    assert run(status).value.endswith(" (unhealthy)")
+    run(f"%docker exec {name} touch /tmp/well")
+    assert next(changes)["Action"] == "health_status: healthy"
+    changes.close()
+    assert run(status).value.endswith(" (healthy)")
+    card = picture(box, "ContainerCard").text()
+    for words in ("● running, healthy", "the last check passed", "on-failure, 3 times at most; so far never"):
+        assert words in card
+    client.close()
+
+
+def test_the_nearest_name_is_offered(run: Run, name: str) -> None:
+    run(f"%docker create --network none --name {name} IMAGE true")
+    for line in ("logs", "inspect --type container", "rm -f"):
+        mistaken = run(f"%docker {line} {name[:-1]}")
+        assert str(mistaken.error).endswith(f"{name[:-1]}. Did you mean '{name}'?")
+    mistaken = run("%docker image inspect IMAGEx")
+    assert str(mistaken.error).endswith(f". Did you mean '{IMAGE}'?")
+
+
+def test_events_are_a_value(run: Run, name: str) -> None:
+    run(f"%docker create --network none --name {name} IMAGE true")
+    form = "'{{.Type}} {{.Action}}'"
+    ran = run(f"%docker events --since 1m --until 0s --filter container={name} --format {form}")
+    assert ran.stdout == "container create\n"
+    assert [event["Actor"]["Attributes"]["name"] for event in ran.value] == [name]
+    bad = run("%docker events --since yesterday")
+    assert 'failed to parse value as time or duration: "yesterday"' in str(bad.error)
+
+
+def test_disk_usage_thing_by_thing(run: Run, name: str) -> None:
+    run(f"%docker create --network none --name {name} -v {name}:/data IMAGE true")
+    picture = run("%docker system df -v").value
+    assert picture.frame().columns.tolist() == [
+        "REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS",
+    ]  # fmt: skip
+    words = picture.text()
+    assert name in words.partition("Local Volumes space usage")[0]
+    assert name in words.partition("Local Volumes space usage")[2]
+    assert run("%docker system df --format '{{.Type}}'").value.splitlines()[-1] == "Build Cache"
+
+
+def test_stats_of_several(run: Run, name: str) -> None:
+    names = [f"{name}-{number}" for number in range(3)]
+    for one in names:
+        run(f"%docker run -d --network none --name {one} IMAGE sleep 100")
+    table = run(f"%docker stats --no-stream {' '.join(names)}").value
+    assert list(table["NAME"]) == names
+    assert list(table["PIDS"]) == ["1"] * 3
+
+
+def test_labels_in_a_format(run: Run, name: str) -> None:
+    run(f"%docker create --network none --name {name} -l app=shop IMAGE true")
+    form = "'{{.Names}} {{.Label \"app\"}}'"
+    assert run(f"%docker ps -a --filter name={name} --format {form}").value == f"{name} shop"
+
+
 def test_contexts(run: Run, docker_host: str) -> None:
     assert run("%docker context show").value == "default"
     listed = run("%docker context ls").value
@@ -280,6 +372,7 @@ def test_contexts(run: Run, docker_host: str) -> None:
     assert docker_host in list(listed["DOCKER ENDPOINT"])
     assert str(run("%docker context use nosuch").error) == 'context "nosuch": context not found'
     assert run("%docker context use default").value == "default"
+    assert run("%docker context inspect").value[0]["Endpoints"]["docker"]["Host"] == docker_host
     assert run("%docker ps -q").error is None
 
 

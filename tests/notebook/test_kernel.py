@@ -192,6 +192,29 @@ def test_the_second_stop_ends_the_cell_and_the_container_all_the_same(
     client.close()
 
 
+def test_stop_while_attached_interrupts_the_container(kernel: Kernel, docker_host: str, name: str) -> None:
+    script = 'trap "echo caught; exit 7" INT; while :; do sleep 0.1; done'
+    kernel.run(f"%docker run -d --network none --name {name} IMAGE sh -c '{script}'")
+    messages, seconds = kernel.run(f"%docker attach {name}", 0.7)
+    assert errors(messages) == ["Interrupted"]
+    assert "".join(m["content"]["text"] for m in messages if m["msg_type"] == "stream") == "caught\n"
+    assert seconds < 1
+    client = docker.DockerClient(base_url=docker_host)
+    assert client.containers.get(name).attrs["State"]["ExitCode"] == 7
+    client.close()
+
+
+def test_without_sig_proxy_stop_leaves_the_program_alone(kernel: Kernel, docker_host: str, name: str) -> None:
+    first = f"run --name {name} --network none --sig-proxy=false IMAGE sleep 100"
+    for line in (first, f"attach --sig-proxy=false {name}"):
+        messages, seconds = kernel.run(f"%docker {line}", 1.0)
+        assert errors(messages) == ["Interrupted"]
+        assert seconds < 0.3
+    client = docker.DockerClient(base_url=docker_host)
+    assert client.containers.get(name).status == "running"
+    client.close()
+
+
 def test_detached_containers_are_not_interrupted(kernel: Kernel, docker_host: str, name: str) -> None:
     kernel.run(f"%docker run -d --network none --name {name} IMAGE sleep 100")
     kernel.run("import time; time.sleep(5)", 0.3)

@@ -47,6 +47,14 @@ def test_what_is_understood(template: str, text: str) -> None:
     assert Template(template).render(CONTAINER) == text
 
 
+def test_a_row_has_methods_which_its_json_has_not() -> None:
+    row = {"Names": "web", "Label": {"app": "shop"}.get}
+    assert Template('{{.Names}} {{.Label "app"}}').render(row) == "web shop"
+    assert lines("json", [row]) == '{"Names":"web"}'
+    with pytest.raises(DockmagicError, match="wrong number of args"):
+        Template("{{.Label}}").render(row)
+
+
 @pytest.mark.parametrize(
     ("template", "why"),
     [

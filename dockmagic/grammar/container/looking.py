@@ -22,6 +22,8 @@ from dockmagic.grammar.syntax import argument, option, switch
 from dockmagic.grammar.values import Text
 from dockmagic.streams import output, response_reader
 
+AT_ONCE = 8  # containers that `stats` asks about together: each answer takes a second or two
+
 PS_COLUMNS = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
 PS_FIELDS = {
     "CONTAINER ID": "ID",
@@ -196,7 +198,11 @@ def stats(
         return usage.row(session.get(f"/containers/{name}/stats", stream=0), no_trunc=no_trunc)
 
     return listed(
-        each(names, row), usage.FIELDS, "Resource usage", empty="No running containers.", format=format
+        each(names, row, at_once=AT_ONCE),
+        usage.FIELDS,
+        "Resource usage",
+        empty="No running containers.",
+        format=format,
     )
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dockmagic.views import cards, layers, namespaces, ports, progress, resources, tables
+from dockmagic.views import cards, layers, life, namespaces, ports, progress, resources, tables
 from dockmagic.views.view import View
 from tests.notebook.views import examples
 from tests.notebook.views.test_same_words import a_build, a_pull, some_samples
@@ -98,16 +98,59 @@ def test_a_container_card() -> None:
 
 
 @pytest.mark.parametrize(
+    ("health", "words"),
+    [
+        ({}, None),
+        ({"Status": "none"}, None),
+        ({"Status": "starting", "Log": []}, "not checked yet"),
+        ({"Status": "healthy", "FailingStreak": 0, "Log": [{"ExitCode": 0}]}, "the last check passed"),
+        (
+            {
+                "Status": "healthy",
+                "FailingStreak": 1,
+                "Log": [{"ExitCode": 0}, {"ExitCode": 1, "Output": ""}],
+            },
+            "the last check ended with code 1",
+        ),
+        (
+            {"Status": "unhealthy", "FailingStreak": 3, "Log": [{"ExitCode": 7, "Output": "no\nanswer\n"}]},
+            "the last check ended with code 7, the 3rd failure in a row: no answer",
+        ),
+    ],
+)
+def test_what_a_health_check_found(health: dict, words: str | None) -> None:
+    assert life.checks({"Health": health}) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "count", "words"),
+    [
+        ("no", 0, 0, None),
+        ("", 0, 0, None),
+        ("always", 0, 0, "always; so far never"),
+        ("on-failure", 3, 2, "on-failure, 3 times at most; so far twice"),
+        ("unless-stopped", 0, 5, "unless-stopped; so far 5 times"),
+    ],
+)
+def test_what_a_restart_policy_did(name: str, most: int, count: int, words: str | None) -> None:
+    policy = {"Name": name, "MaximumRetryCount": most}
+    assert life.restarts({"HostConfig": {"RestartPolicy": policy}, "RestartCount": count}) == words
+
+
+@pytest.mark.parametrize(
     ("state", "words"),
     [
         ({"Status": "exited", "ExitCode": 0}, "■ exited with code 0"),
         ({"Status": "exited", "ExitCode": 137, "OOMKilled": True}, "✗ exited with code 137, out of memory"),
         ({"Status": "paused"}, "‖ paused"),
         ({"Status": "running", "Health": {"Status": "unhealthy"}}, "● running, unhealthy"),
+        ({"Status": "running", "Health": {"Status": "starting"}}, "● running, health starting"),
+        ({"Status": "running", "Health": {"Status": "none"}}, "● running"),
+        ({"Status": "restarting", "Health": {"Status": "unhealthy"}}, "↻ restarting"),
     ],
 )
 def test_the_status_of_a_card(state: dict, words: str) -> None:
-    assert cards.status(state).words == words
+    assert life.status(state).words == words
 
 
 def test_members_of_a_network_by_name() -> None:

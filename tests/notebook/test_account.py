@@ -1,0 +1,76 @@
+"""`%docker login`, `logout` and `search`: a registry that wants a password, and the docker command beside."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docker.models.images import Image
+
+from tests.runtime.registry.servers import PASSWORD, USER, registry
+
+from .conftest import Run
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A registry with a password, and an empty Docker configuration."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
+    with registry(tmp_path, password=True) as address:
+        yield address
+
+
+def accounts() -> dict[str, object]:
+    config = json.loads((Path(os.environ["DOCKER_CONFIG"]) / "config.json").read_text())
+    return config.get("auths", {})
+
+
+def test_who_is_logged_in_may_push_with_either_command(run: Run, address: str) -> None:
+    name = f"{address}/box:1"
+    run(f"%docker tag IMAGE {name}")
+    refused = run(f"%docker push {name}")
+    assert refused.error is not None and "auth" in str(refused.error).lower()
+    ran = run(f"%%docker login -u {USER} --password-stdin {address}\n{PASSWORD}\n")
+    assert ran.value == "Login Succeeded"
+    assert "stored unencrypted in" in ran.stderr
+    assert isinstance(run(f"%docker push -q {name}").value, Image)
+    theirs = subprocess.run(["docker", "push", name], capture_output=True, text=True, check=False)
+    assert theirs.returncode == 0, theirs.stderr
+    assert run(f"%docker logout {address}").value == f"Removing login credentials for {address}"
+    assert accounts() == {}
+    assert run(f"%docker push -q {name}").error is not None
+    run(f"%docker rmi {name}")
+
+
+def test_an_account_of_the_docker_command_is_ours(run: Run, address: str) -> None:
+    login = ["docker", "login", "-u", USER, "--password-stdin", address]
+    subprocess.run(login, input=PASSWORD, text=True, check=True, capture_output=True)
+    name = f"{address}/box:2"
+    run(f"%docker tag IMAGE {name}")
+    assert isinstance(run(f"%docker push -q {name}").value, Image)
+    run(f"%docker logout {address}")
+    assert accounts() == {}
+    run(f"%docker rmi {name}")
+
+
+def test_a_wrong_password_is_not_kept(run: Run, address: str) -> None:
+    ran = run(f"%docker login -u {USER} -p wrong {address}")
+    assert "Error response from daemon: " in str(ran.error) and "401 Unauthorized" in str(ran.error)
+    assert not (Path(os.environ["DOCKER_CONFIG"]) / "config.json").exists()
+
+
+def test_the_rest_of_the_configuration_stays(run: Run, address: str) -> None:
+    file = Path(os.environ["DOCKER_CONFIG"]) / "config.json"
+    file.parent.mkdir()
+    file.write_text('{"psFormat": "table {{.ID}}"}')
+    run(f"%docker login -u {USER} -p '{PASSWORD}' {address}")
+    assert list(accounts()) == [address]
+    assert json.loads(file.read_text())["psFormat"] == "table {{.ID}}"
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_registry_without_a_search_says_so(run: Run) -> None:
+    ran = run("%docker search box")
+    assert "search" in str(ran.error) and "\n" not in str(ran.error)
