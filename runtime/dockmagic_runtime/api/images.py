@@ -83,6 +83,12 @@ async def create(call: Call) -> web.StreamResponse:
     return await stream_progress(call, lambda tell: puller.pull(reference, platform, auth, tell))
 
 
+@routes.get("/distribution/{name:path}/json")
+async def distribution(call: Call) -> web.StreamResponse:
+    found, platforms = await call.services.puller.look(parse_reference(call["name"]), call.registry_auth())
+    return answer({"Descriptor": found.as_json(), "Platforms": platforms})
+
+
 def _with_tag(reference: Reference, tag: str) -> Reference:
     """`tag` may also be a digest: the parameter says either."""
     if not tag:

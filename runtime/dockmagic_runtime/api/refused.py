@@ -3,6 +3,7 @@
 An engine of Docker's that is not part of a Swarm refuses the tags Swarm, Node, Service, Task, Secret and
 Config with one sentence and 503, which every client knows how to show; ours never becomes a part of one, so
 `init` and `join` are refused too. Lists that are empty here are answered as empty lists.
+docs/api.md lists them all beside what is served.
 """
 
 from aiohttp import web
@@ -21,8 +22,9 @@ _NO_SWARM = "swarm mode is not supported by this engine: it is an engine of one 
 _NO_PLUGINS = "plugins are not supported by this engine: its drivers are built in"
 NO_CHECKPOINTS = "checkpoints are not supported by this engine: it cannot save the state of running processes"
 _NO_BUILDKIT = "BuildKit is not supported by this engine; set DOCKER_BUILDKIT=0"
+_NO_WEBSOCKET = "attach over a websocket is not supported: use POST /containers/{id}/attach"
 
-_REFUSED: dict[EngineError, tuple[str, ...]] = {
+REFUSED: dict[EngineError, tuple[str, ...]] = {
     Unavailable(_NO_MANAGER): (
         *("GET /swarm", "POST /swarm/update", "GET /swarm/unlockkey", "POST /swarm/unlock"),
         *("GET /nodes", "GET /nodes/{id}", "DELETE /nodes/{id}", "POST /nodes/{id}/update"),
@@ -47,6 +49,7 @@ _REFUSED: dict[EngineError, tuple[str, ...]] = {
         "DELETE /containers/{id}/checkpoints/{checkpoint}",
     ),
     NotImplementedHere(_NO_BUILDKIT): ("POST /session", "POST /grpc"),
+    NotImplementedHere(_NO_WEBSOCKET): ("GET /containers/{id}/attach/ws",),
 }
 
 
@@ -57,7 +60,7 @@ def _refusing(error: EngineError) -> Handler:
     return refuse
 
 
-for _error, _lines in _REFUSED.items():
+for _error, _lines in REFUSED.items():
     for _line in _lines:
         _method, _path = _line.split()
         routes.add(_method, _path)(_refusing(_error))

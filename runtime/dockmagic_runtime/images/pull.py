@@ -89,6 +89,24 @@ class Puller:
         names = await self._from_best(repository, auth, tags)
         return [await self.pull(repository.with_tag(tag), platform, auth, progress) for tag in names]
 
+    async def look(
+        self, reference: Reference, auth: Mapping[str, Any] | None = None
+    ) -> tuple[Descriptor, list[dict[str, Any]]]:
+        """What the registry has under `reference`, and for which platforms; no layer is fetched."""
+
+        async def use(repository: Repository) -> tuple[Descriptor, list[dict[str, Any]]]:
+            found = await repository.manifest(reference.digest or reference.tag or DEFAULT_TAG)
+            described = Descriptor(found.media_type, found.digest, len(found.data))
+            if _kind(found) in descriptor.INDEXES:
+                entries = found.document.get("manifests") or []
+                return described, [entry["platform"] for entry in entries if entry.get("platform")]
+            blob = Descriptor.from_json(found.document.get("config") or {})
+            config = json.loads(await self._config(repository, blob))
+            names = ("architecture", "os", "variant")
+            return described, [{name: config[name] for name in names if config.get(name)}]
+
+        return await self._from_best(reference, auth, use)
+
     async def _from_best(
         self,
         reference: Reference,
