@@ -8,6 +8,7 @@ nowhere else.
 import os
 from typing import Any
 
+from dockmagic_runtime.containers.mountpoints import option
 from dockmagic_runtime.kernel.paths import open_in_root
 from dockmagic_runtime.process import copyup
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
@@ -20,7 +21,7 @@ def copy_up(points: list[Json], rootfs: Rootfs) -> None:
     wanting = [
         point
         for point in points
-        if point["Type"] == "volume" and "nocopy" not in point["Mode"].split(",") and _empty(point["Source"])
+        if point["Type"] == "volume" and not option(point, "NoCopy") and _empty(point["Source"])
     ]
     if not wanting or rootfs.host:
         return

@@ -38,6 +38,7 @@ def new_container(
     logoptions.check(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     _check_ports(config, host)
     chosen = names.check(name) if name else _free_name(records)
+    records.check_free(chosen)  # before anything is made
     container = Container(
         id=identity,
         name=chosen,

@@ -6,6 +6,7 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.containers.execs import Execs
+from dockmagic_runtime.containers.mountpoints import shown
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
 
@@ -52,9 +53,7 @@ def inspect(container: Container, containers: Containers, execs: Execs, *, size:
             "Name": "overlay2",
         },
         **(_sizes(container, containers) if size else {}),
-        "Mounts": [
-            point for point in container.mounts if point["Type"] != "tmpfs" or _by_mount(container, point)
-        ],
+        "Mounts": [point for point in shown(container.mounts) if not _by_flag(container, point)],
         "Config": container.config,
         "NetworkSettings": network_settings(container),
     }
@@ -64,9 +63,9 @@ def _logs_to_file(container: Container) -> bool:
     return container.host_config["LogConfig"]["Type"] != "none"
 
 
-def _by_mount(container: Container, point: Json) -> bool:
+def _by_flag(container: Container, point: Json) -> bool:
     """`--tmpfs` is told under HostConfig.Tmpfs only, `--mount type=tmpfs` under Mounts."""
-    return point["Destination"] not in (container.host_config["Tmpfs"] or {})
+    return point["Type"] == "tmpfs" and point["Destination"] in (container.host_config["Tmpfs"] or {})
 
 
 def _sizes(container: Container, containers: Containers) -> Json:
@@ -138,7 +137,7 @@ def summary(container: Container, containers: Containers, *, size: bool = False)
         "Status": status(container),
         "HostConfig": {"NetworkMode": container.network_mode},
         "NetworkSettings": {"Networks": settings["Networks"]},
-        "Mounts": container.mounts,
+        "Mounts": [point for point in shown(container.mounts) if not _by_flag(container, point)],
     }
 
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dockmagic_runtime.containers import etcfiles, logoptions, spec
+from dockmagic_runtime.containers import etcfiles, logoptions, spec, subpaths
 from dockmagic_runtime.containers.accounts import Account, AccountFiles, read_account_files
 from dockmagic_runtime.containers.copyup import copy_up
 from dockmagic_runtime.containers.live import Live
@@ -58,20 +58,22 @@ class Launcher:
         )
         attachments, live.waiting_attachments = live.waiting_attachments, []
         host, config = container.host_config, container.config
-        shim = await self._spawner.run(
-            RunRequest(
-                id=container.id,
-                bundle=directory,
-                config=spec.build(container, around),
-                rootfs=rootfs,
-                socket=self._places.shim_socket(container),
-                log=self._log_spec(container),
-                open_stdin=config["OpenStdin"],
-                stdin_once=config["StdinOnce"],
-                init=bool(host["Init"]),
-                streams=attachments,
+        bundle_config = spec.build(container, around)
+        with subpaths.held(container.mounts, bundle_config):
+            shim = await self._spawner.run(
+                RunRequest(
+                    id=container.id,
+                    bundle=directory,
+                    config=bundle_config,
+                    rootfs=rootfs,
+                    socket=self._places.shim_socket(container),
+                    log=self._log_spec(container),
+                    open_stdin=config["OpenStdin"],
+                    stdin_once=config["StdinOnce"],
+                    init=bool(host["Init"]),
+                    streams=attachments,
+                )
             )
-        )
         for warning in shim.warnings:
             log.warning("container %s: %s", container.short_id, warning)
         return shim

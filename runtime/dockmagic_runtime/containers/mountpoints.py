@@ -1,22 +1,31 @@
 """What is mounted into a container from outside its layers: `-v`, `--mount`, `--tmpfs`, image VOLUMEs.
 
 Each becomes one of Docker's mount points (the JSON under `Mounts` in inspect), settled when the container is
-created, and one OCI mount each time it starts. The sources are paths of the host, which belong to whoever may
-speak to the engine; the destinations are only text here and resolved inside the root by `process/init.py`.
+created, and one OCI mount each time it starts. `Options`, which inspect does not show, holds what Docker's
+mount point has no place for:
+
+    NoCopy              an empty volume is not filled from the image
+    Subpath             the directory of the volume that is mounted
+    NonRecursive        a bind without the mounts below its source
+    ReadOnlyRecursive   false: `ro` holds for the source alone
+    CreateSource        a bind's missing source is made, as `-v` has always done
+    Tmpfs               the options of a tmpfs
+
+The sources are paths of the host, which belong to whoever may speak to the engine; the destinations are only
+text here and resolved inside the root by `process/init.py`. What may be asked for is in `mountspec`.
 """
 
-import os
 import posixpath
 from pathlib import Path
 from typing import Any
 
+from dockmagic_runtime.containers import mountspec
+from dockmagic_runtime.containers.mountspec import MountSpec
+from dockmagic_runtime.containers.tmpfs import mount_options
 from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.volumes.store import VolumeStore
+from dockmagic_runtime.volumes.store import Volume, VolumeStore
 
 Json = dict[str, Any]
-
-_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-_MODES = {"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", "nosuid", "nodev", "noexec"}
 
 
 def settle(config: Json, host: Json, volumes: VolumeStore) -> list[Json]:
@@ -24,164 +33,104 @@ def settle(config: Json, host: Json, volumes: VolumeStore) -> list[Json]:
 
     A destination named twice is an error; an image's VOLUME gives way to the user's own choice.
     """
-    points: dict[str, Json] = {}
+    tmpfs = {mountspec.tmpfs_destination(path): text for path, text in (host["Tmpfs"] or {}).items()}
+    asked = [mountspec.of_bind(bind, host["VolumeDriver"]) for bind in host["Binds"] or []]
+    asked += [mountspec.of_mount(mount) for mount in host["Mounts"] or []]
+    taken = set(tmpfs)
+    for each in asked:  # all of them, before anything is made
+        if each.target in taken:
+            raise InvalidParameter(f"Duplicate mount point: {each.target}")
+        taken.add(each.target)
+    points = [_point(each, volumes) for each in asked]
+    points += [_tmpfs(path, text) for path, text in tmpfs.items()]
+    for path in config.get("Volumes") or {}:
+        target = posixpath.normpath(path)
+        if target not in taken:
+            taken.add(target)
+            points.append(_volume(MountSpec(target, "volume", driver=host["VolumeDriver"]), volumes))
+    return points
 
-    def add(point: Json) -> None:
-        if point["Destination"] in points:
-            raise InvalidParameter(f"Duplicate mount point: {point['Destination']}")
-        points[point["Destination"]] = point
 
-    for bind in host["Binds"] or []:
-        add(_from_bind(bind, volumes))
-    for mount in host["Mounts"] or []:
-        add(_from_mount(mount, volumes))
-    for destination, options in (host["Tmpfs"] or {}).items():
-        add(_tmpfs(_destination(destination), options))
-    for destination in config.get("Volumes") or {}:
-        destination = _destination(destination)
-        if destination not in points:
-            add(_volume(volumes, "", destination, []))
-    return list(points.values())
+def shown(points: list[Json]) -> list[Json]:
+    """As clients see them."""
+    return [{name: value for name, value in point.items() if name != "Options"} for point in points]
+
+
+def option(point: Json, name: str) -> Any:
+    return (point.get("Options") or {}).get(name)
 
 
 def oci_mounts(points: list[Json]) -> list[Json]:
-    """The mount points as OCI mounts, parents before what lies in them."""
+    """The mount points as OCI mounts, parents before what lies in them. Makes missing sources of `-v`."""
     return [_oci(point) for point in sorted(points, key=lambda point: point["Destination"].count("/"))]
 
 
 def _oci(point: Json) -> Json:
+    destination = posixpath.join("/", point["Destination"])
     if point["Type"] == "tmpfs":
-        options = ["noexec", "nosuid", "nodev", *filter(None, point["Mode"].split(","))]
-        return {"destination": point["Destination"], "type": "tmpfs", "source": "tmpfs", "options": options}
-    options = ["rbind", "rw" if point["RW"] else "ro", point["Propagation"] or "rprivate"]
-    options += [mode for mode in point["Mode"].split(",") if mode in ("nosuid", "nodev", "noexec")]
-    return {
-        "destination": point["Destination"],
-        "type": "bind",
-        "source": point["Source"],
-        "options": options,
-    }
+        options = mount_options(option(point, "Tmpfs") or "")
+        return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
+    if option(point, "CreateSource"):
+        Path(point["Source"]).mkdir(parents=True, exist_ok=True)
+    options = ["bind" if option(point, "NonRecursive") else "rbind", "rw" if point["RW"] else "ro"]
+    if not point["RW"] and option(point, "ReadOnlyRecursive") is not False:
+        options.append("rro")
+    options.append(point["Propagation"] or "rprivate")
+    return {"destination": destination, "type": "bind", "source": point["Source"], "options": options}
 
 
-def _from_bind(text: str, volumes: VolumeStore) -> Json:
-    """`source:destination[:mode]`, or a destination alone (an anonymous volume)."""
-    source, destination, mode = _split(text)
-    modes = [word for word in mode.split(",") if word]
-    for word in modes:
-        if word not in _MODES and word not in _PROPAGATIONS:
-            raise InvalidParameter(f"invalid mode: {mode}")
-    destination = _destination(destination, text)
-    if not source.startswith("/"):
-        return _volume(volumes, source, destination, modes)
-    path = Path(posixpath.normpath(source))
-    if not os.path.lexists(path):
-        # As Docker has done since ever with -v (and never with --mount).
-        path.mkdir(parents=True)
-    return _bind(str(path), destination, modes)
-
-
-def _split(text: str) -> tuple[str, str, str]:
-    parts = text.split(":")
-    if len(parts) == 1:
-        return "", parts[0], ""
-    if len(parts) > 3 or not all(parts):
-        raise InvalidParameter(f"invalid volume specification: '{text}'")
-    return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
-
-
-def _destination(path: str, specification: str = "") -> str:
-    cleaned = posixpath.normpath(path)
-    if not path.startswith("/"):
-        raise InvalidParameter(
-            f"invalid volume specification: '{specification or path}': invalid mount config for type "
-            f"\"volume\": invalid mount path: '{path}' mount path must be absolute"
-        )
-    if cleaned in ("/", "//"):
-        raise InvalidParameter(
-            f"invalid volume specification: '{specification or path}': invalid specification: "
-            "destination can't be '/'"
-        )
-    return cleaned
-
-
-def _from_mount(mount: Json, volumes: VolumeStore) -> Json:
-    """One entry of HostConfig.Mounts (`--mount`)."""
-    if not isinstance(mount, dict):
-        raise InvalidParameter("invalid JSON: HostConfig.Mounts must hold objects")
-    kind, source = mount.get("Type", ""), mount.get("Source") or ""
-    invalid = f'invalid mount config for type "{kind}": '
-    if not mount.get("Target"):
-        raise InvalidParameter(invalid + "field Target must not be empty")
-    destination = _destination(mount["Target"])
-    modes = ["ro"] if mount.get("ReadOnly") else []
-    if kind == "bind":
-        if not source:
-            raise InvalidParameter(invalid + "field Source must not be empty")
-        if not source.startswith("/"):
-            raise InvalidParameter(invalid + f"invalid mount path: '{source}' mount path must be absolute")
-        options = mount.get("BindOptions") or {}
-        if not Path(source).exists():
-            if not options.get("CreateMountpoint"):
-                raise InvalidParameter(invalid + f"bind source path does not exist: {source}")
-            Path(source).mkdir(parents=True)
-        propagation = options.get("Propagation") or "rprivate"
-        if propagation not in _PROPAGATIONS:
-            raise InvalidParameter(f"invalid propagation mode: {propagation}")
-        return _bind(source, destination, [*modes, propagation])
-    if kind == "volume":
-        options = mount.get("VolumeOptions") or {}
-        if options.get("NoCopy"):
-            modes.append("nocopy")
-        driver = options.get("DriverConfig") or {}
-        labels = options.get("Labels")
-        return _volume(volumes, source, destination, modes, labels, driver.get("Name") or "local")
-    if kind == "tmpfs":
-        options = mount.get("TmpfsOptions") or {}
-        words = [f"size={options['SizeBytes']}"] if options.get("SizeBytes") else []
-        words += [f"mode={options['Mode']:o}"] if options.get("Mode") else []
-        return _tmpfs(destination, ",".join(words))
-    raise InvalidParameter(f'mount type unknown: "{kind}"')
-
-
-def _bind(source: str, destination: str, modes: list[str]) -> Json:
-    propagation = next((mode for mode in modes if mode in _PROPAGATIONS), "rprivate")
+def _point(asked: MountSpec, volumes: VolumeStore) -> Json:
+    if asked.kind == "volume":
+        return _volume(asked, volumes)
+    if asked.kind == "tmpfs":
+        return _tmpfs(asked.target, asked.tmpfs)
+    source = Path(asked.source)
+    create = asked.create_source and not (source.exists() or source.is_symlink())
+    if create:
+        source.mkdir(parents=True)
+    options: Json = {"CreateSource": True} if asked.create_source and source.is_dir() else {}
+    options |= {"NonRecursive": True} if asked.non_recursive else {}
+    options |= {"ReadOnlyRecursive": False} if asked.read_only_here else {}
     return {
         "Type": "bind",
-        "Source": source,
-        "Destination": destination,
-        "Mode": ",".join(mode for mode in modes if mode not in _PROPAGATIONS),
-        "RW": "ro" not in modes,
-        "Propagation": propagation,
+        "Source": asked.source,
+        "Destination": asked.target,
+        "Mode": asked.mode,
+        "RW": not asked.read_only,
+        "Propagation": asked.propagation or "rprivate",
+        **({"Options": options} if options else {}),
     }
 
 
-def _volume(
-    volumes: VolumeStore,
-    name: str,
-    destination: str,
-    modes: list[str],
-    labels: dict[str, str] | None = None,
-    driver: str = "local",
-) -> Json:
-    volume = volumes.create(name, driver=driver, labels=labels)
+def _volume(asked: MountSpec, volumes: VolumeStore) -> Json:
+    volume = volumes.create(
+        asked.source, driver=asked.driver or "local", labels=asked.labels, options=asked.driver_options
+    )
+    options: Json = {"NoCopy": True} if asked.no_copy else {}
+    options |= {"Subpath": asked.subpath} if asked.subpath else {}
+    return _volume_point(asked, volume) | ({"Options": options} if options else {})
+
+
+def _volume_point(asked: MountSpec, volume: Volume) -> Json:
     return {
         "Type": "volume",
         "Name": volume.name,
         "Source": str(volume.path),
-        "Destination": destination,
+        "Destination": asked.target,
         "Driver": "local",
-        "Mode": ",".join(modes) or "z",
-        "RW": "ro" not in modes,
+        "Mode": asked.mode,
+        "RW": not asked.read_only,
         "Propagation": "",
     }
 
 
-def _tmpfs(destination: str, options: str) -> Json:
+def _tmpfs(target: str, text: str) -> Json:
     return {
         "Type": "tmpfs",
         "Source": "",
-        "Destination": destination,
-        "Mode": options,
-        "RW": "ro" not in options.split(","),
+        "Destination": target,
+        "Mode": "",
+        "RW": "ro" not in text.split(","),
         "Propagation": "",
+        "Options": {"Tmpfs": text},
     }

@@ -125,6 +125,11 @@ class Records:
         """The id of the container that has this name."""
         return self._ids.get(name)
 
+    def check_free(self, name: str) -> None:
+        """Raises Conflict if the name is taken."""
+        if name in self._ids:
+            raise self._name_taken(name)
+
     def insert(self, container: Container) -> None:
         """Raises Conflict if the name is taken: the table's own constraint decides, also in a race."""
         try:

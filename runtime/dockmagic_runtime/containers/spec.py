@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dockmagic_runtime.containers import propagation
 from dockmagic_runtime.containers.accounts import Account
 from dockmagic_runtime.containers.mountpoints import oci_mounts
 from dockmagic_runtime.containers.record import Container
@@ -154,6 +155,7 @@ def _mounts(container: Container, around: Surroundings) -> list[Json]:
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": quiet},
         {"destination": "/dev/shm", **shm},
     ]
+    propagation.check(container.mounts)
     own = oci_mounts(container.mounts)
     taken = {mount["destination"] for mount in own}
     return [mount for mount in defaults + around.etc_mounts if mount["destination"] not in taken] + own
@@ -174,7 +176,8 @@ def _linux(container: Container, around: Surroundings, granted: list[str], secur
         "readonlyPaths": host["ReadonlyPaths"] or [],
         "sysctl": _sysctls(host, around),
         **({"seccomp": seccomp} if seccomp else {}),
-        "rootfsPropagation": "rprivate",
+        # Recursively it would also cut off the binds that are to propagate.
+        "rootfsPropagation": "private" if propagation.asked(container.mounts) else "rprivate",
     }
 
 

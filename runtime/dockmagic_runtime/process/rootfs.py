@@ -243,13 +243,15 @@ class Tree:
             raise InvalidParameter(f"cannot be mounted: {destination} is inside /proc")
         options = Options(entry)
         source = entry.get("source")
+        moded = kind == "tmpfs" and not any(key == "mode" for key, _ in options.data)
+        moded = moded and paths.exists_in_root(self.root, destination)
         if kind in ("proc", "sysfs"):
             # Where these are mounted we later write and mask: it must be the very directory.
             target = self._ordinary_directory(kind, destination)
         else:
             target = self.make(destination, directory=True)
-        if kind == "tmpfs" and not any(key == "mode" for key, _ in options.data):
-            # As mount(8) on an existing directory would leave it.
+        if moded:
+            # As the image has the directory; where it has none, tmpfs has its own default, 1777.
             options.data.append(("mode", f"{stat.S_IMODE(os.fstat(target).st_mode):o}"))
         premade = self._premade.take(entry) if self._premade else None
         try:
