@@ -83,7 +83,7 @@ def failure(error: RegistryError | Unreachable) -> EngineError:
     """The meaning of a registry's refusal of anything but a pull."""
     if isinstance(error, Unreachable):
         return Unavailable(str(error))
-    if error.code in ("UNAUTHORIZED", "DENIED"):
+    if error.code in ("UNAUTHORIZED", "DENIED") or error.status == 401:
         return Unauthorized(str(error))
     if error.status == 404:
         return NotFound(str(error))
