@@ -103,7 +103,7 @@ def _place(source: str, destination: str, *, is_directory: bool) -> tuple[Path, 
         content_only = source.rstrip("/").endswith("/.") or source in (".", "/", "")
         return target, "." if content_only else PurePosixPath(source).name
     if not target.parent.is_dir():
-        raise DockmagicError(f'invalid output path: directory "{target.parent}" does not exist')
+        raise DockmagicError(f'invalid output path: directory "{target.parent.absolute()}" does not exist')
     if target.exists() and is_directory:
         raise DockmagicError("cannot copy directory")
     if destination.endswith("/") and not is_directory:
@@ -149,7 +149,7 @@ def _send(
     if name is None:
         name = "." if source.endswith("/.") or source == "." else Path(source).absolute().name
     with tarfile.open(fileobj=spool, mode="w") as tar:
-        tar.add(origin, arcname=name, filter=None if archive else _as_root)
+        tar.add(origin, arcname=name)
     spool.seek(0)
     params = {"path": directory, "noOverwriteDirNonDir": "true"}
     if archive:
@@ -169,12 +169,6 @@ def _destination(session: Session, identity: str, path: str, origin: Path) -> tu
         raise DockmagicError("no such directory")
     parent, leaf = os.path.split(path.rstrip("/"))
     return parent or "/", leaf
-
-
-def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
 
 
 def _followed(session: Session, name: str, path: str) -> tuple[str, dict[str, Any] | None]:

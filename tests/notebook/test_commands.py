@@ -187,6 +187,7 @@ def test_commit(run: Run, name: str) -> None:
     run(f"%docker run --network none --name {name} IMAGE touch /tmp/made")
     committed = run(f"%docker commit -m why {name} dockmagic-test/committed:1").value
     assert isinstance(committed, Image) and committed.tags == ["dockmagic-test/committed:1"]
+    run("%docker rmi dockmagic-test/committed:1")
 
 
 def test_images(run: Run, tmp_path: Path) -> None:
