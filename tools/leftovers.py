@@ -8,6 +8,7 @@ command's, or 1 when it left something.
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -25,8 +26,8 @@ def mounts() -> Iterator[str]:
 
 
 def links() -> Iterator[str]:
-    for link in Path("/sys/class/net").iterdir():
-        yield f"{link.name} (index {(link / 'ifindex').read_text().strip()})"
+    for number, name in socket.if_nameindex():  # one answer: links come and go
+        yield f"{name} (index {number})"
 
 
 def tables() -> Iterator[str]:
