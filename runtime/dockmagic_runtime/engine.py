@@ -22,6 +22,7 @@ from dockmagic_runtime.api import extensions as extensions_api
 from dockmagic_runtime.api import images as images_api
 from dockmagic_runtime.api import networks as networks_api
 from dockmagic_runtime.api import refused as refused_api
+from dockmagic_runtime.api import streams as streams_api
 from dockmagic_runtime.api import system as system_api
 from dockmagic_runtime.api import volumes as volumes_api
 from dockmagic_runtime.api.request import make_request
@@ -137,6 +138,7 @@ class Engine:
                     images_api.routes,
                     networks_api.routes,
                     refused_api.routes,
+                    streams_api.routes,
                     system_api.routes,
                     volumes_api.routes,
                 ),

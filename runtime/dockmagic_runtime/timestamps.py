@@ -6,7 +6,9 @@ import time
 
 NEVER = "0001-01-01T00:00:00Z"
 
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?$")
+_RFC3339 = re.compile(r"([0-9]{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+_UNIX = re.compile(r"(-?[0-9]+)(?:\.([0-9]*))?")
+_LONGEST = 64  # characters of any moment that means something
 
 
 def now() -> str:
@@ -25,10 +27,12 @@ def parse(text: str) -> int:
 
     Raises ValueError for anything else.
     """
-    match = _RFC3339.match(text)
+    match = _RFC3339.fullmatch(text)
     if not match:
-        whole, _, fraction = text.partition(".")
-        return int(whole) * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or 0)
+        unix = _UNIX.fullmatch(text)
+        if not unix or len(text) > _LONGEST:
+            raise ValueError(f"no time: {text[:_LONGEST]}")
+        return int(unix[1]) * 1_000_000_000 + int((unix[2] or "")[:9].ljust(9, "0"))
     seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
     zone = match[3] or "Z"
     if zone != "Z":
@@ -37,12 +41,15 @@ def parse(text: str) -> int:
     return seconds * 1_000_000_000 + int((match[2] or ".0")[1:10].ljust(9, "0"))
 
 
-_UNITS = {"h": 3600, "m": 60, "s": 1}
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_PART = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h)"
+_DURATION = re.compile(rf"([+-]?)((?:{_PART})+)")
 
 
 def parse_relative(text: str) -> int:
-    """Like `parse`, or a Go duration (`24h`, `1h30m`) before now. Raises ValueError."""
-    if re.fullmatch(r"(\d+[hms])+", text):
-        ago = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([hms])", text))
-        return time.time_ns() - ago * 1_000_000_000
-    return parse(text)
+    """Like `parse`, or a Go duration (`24h`, `1h30m`, `1.5s`) before now. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    if not match or len(text) > _LONGEST:
+        return parse(text)
+    ago = sum(int(float(number) * _UNITS[unit]) for number, unit in re.findall(_PART, match[2]))
+    return time.time_ns() - (-ago if match[1] == "-" else ago)

@@ -22,6 +22,7 @@ _MODULES = [
     "images",
     "networks",
     "refused",
+    "streams",
     "system",
     "volumes",
 ]

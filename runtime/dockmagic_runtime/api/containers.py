@@ -2,21 +2,18 @@
 
 import asyncio
 import os
-import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, JsonStream, answer, nothing
-from dockmagic_runtime.api.hijack import Taken, stream_type, take_socket
 from dockmagic_runtime.api.refused import NO_CHECKPOINTS
 from dockmagic_runtime.api.router import Routes
-from dockmagic_runtime.containers import inspection, listing, logs, settings, stats, top
+from dockmagic_runtime.containers import inspection, listing, settings
 from dockmagic_runtime.containers.record import Container
-from dockmagic_runtime.errors import Conflict, InvalidParameter, NotImplementedHere
+from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 from dockmagic_runtime.images.listing import has_label
-from dockmagic_runtime.process.client import Attachment
 
 routes = Routes()
 
@@ -108,15 +105,6 @@ async def update(call: Call) -> web.StreamResponse:
     return answer({"Warnings": warnings})
 
 
-@routes.post("/containers/{id}/resize")
-async def resize(call: Call) -> web.StreamResponse:
-    height, width = call.number("h", 0) or 0, call.number("w", 0) or 0
-    if not (0 <= height < 65536 and 0 <= width < 65536):
-        raise InvalidParameter(f"invalid terminal size {height}x{width}")
-    await call.services.containers.resize(_container(call), height, width)
-    return nothing(200)
-
-
 @routes.post("/containers/{id}/wait")
 async def wait(call: Call) -> web.StreamResponse:
     """The head goes out at once: `docker run` starts the container only when it has seen it."""
@@ -164,15 +152,6 @@ def _prunable(container: Container, filters: dict[str, list[str]]) -> bool:
     )
 
 
-@routes.get("/containers/{id}/top")
-async def processes(call: Call) -> web.StreamResponse:
-    container = _container(call)
-    call.services.containers.shim(container)
-    pids = call.services.containers.cgroup(container).pids()
-    titles, rows = await top.processes(pids, call.text("ps_args"))
-    return answer({"Titles": titles, "Processes": rows})
-
-
 @routes.get("/containers/{id}/changes")
 async def changes(call: Call) -> web.StreamResponse:
     container = _container(call)
@@ -208,112 +187,3 @@ async def _exported(call: Call, container: Container) -> AsyncIterator[bytes]:
         while chunk := await asyncio.to_thread(source.read, _BATCH * 16):
             yield chunk
     await task
-
-
-@routes.post("/containers/{id}/attach")
-async def attach(call: Call) -> web.StreamResponse:
-    container = _container(call)
-    if container.state.status == "paused":
-        raise Conflict(f"container {container.id} is paused, unpause the container before attach")
-    if container.state.status == "restarting":
-        raise Conflict(f"container {container.id} is restarting, wait until the container is running")
-    live = call.flag("stream")
-    history = b""
-    if call.flag("logs"):
-        history = b"".join(_written(call, container, _query(call, default=False)))
-    connection = await take_socket(call, stream_type(call, container.config["Tty"]))
-    if history:
-        await asyncio.get_running_loop().sock_sendall(connection, history)
-    if live:
-        stdin = call.flag("stdin") and container.config["OpenStdin"]
-        attachment = Attachment(connection, stdin, call.flag("stdout"), call.flag("stderr"))
-        await call.services.containers.attach(container, attachment)
-    else:
-        connection.close()
-    return Taken()
-
-
-@routes.get("/containers/{id}/logs")
-async def read_logs(call: Call) -> web.StreamResponse:
-    container = _container(call)
-    if container.host_config["LogConfig"]["Type"] == "none":
-        raise NotImplementedHere("configured logging driver does not support reading")
-    query = _query(call)
-    if not (query.stdout or query.stderr):
-        raise InvalidParameter("Bad parameters: you must choose at least one stream")
-    headers = {"Content-Type": stream_type(call, container.config["Tty"])}
-    if not (call.flag("follow") and container.state.running):
-        body = b"".join(_written(call, container, query))
-        if len(body) <= _BATCH:
-            return web.Response(body=body, headers=headers)
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(call.request)
-        await response.write(body)
-        await response.write_eof()
-        return response
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(call.request)
-    ended = asyncio.ensure_future(call.services.containers.wait(container))
-    path = call.services.containers.places.log(container)
-    try:
-        async for entry in logs.follow(path, query, ended):
-            await response.write(_framed(entry, container))
-    finally:
-        ended.cancel()
-    await response.write_eof()
-    return response
-
-
-def _written(call: Call, container: Container, query: logs.LogQuery) -> Iterator[bytes]:
-    for entry in logs.read(call.services.containers.places.log(container), query):
-        yield _framed(entry, container)
-
-
-def _framed(entry: logs.Entry, container: Container) -> bytes:
-    """Docker's eight bytes before each piece of a stream that is no terminal's."""
-    if container.config["Tty"]:
-        return entry.data
-    return struct.pack(">BxxxI", 1 if entry.stream == "stdout" else 2, len(entry.data)) + entry.data
-
-
-def _query(call: Call, default: bool = False) -> logs.LogQuery:
-    tail = call.text("tail", "all")
-    return logs.LogQuery(
-        stdout=call.flag("stdout", default),
-        stderr=call.flag("stderr", default),
-        # As Docker: what is no number means everything.
-        tail=int(tail) if tail.isdigit() else None,
-        since=_moment(call.text("since")),
-        until=_moment(call.text("until")),
-        timestamps=call.flag("timestamps"),
-    )
-
-
-def _moment(text: str) -> int:
-    try:
-        return timestamps.parse(text) if text else 0
-    except ValueError:
-        raise InvalidParameter(f'invalid value for "since" or "until": "{text}"') from None
-
-
-@routes.get("/containers/{id}/stats")
-async def statistics(call: Call) -> web.StreamResponse:
-    container = _container(call)
-    group = call.services.containers.cgroup(container)
-    before = stats.sample(container, group)
-    if not call.flag("stream", True):
-        if not call.flag("one-shot") and container.state.running:
-            # Two samples a second apart, for a client that computes percentages from one answer.
-            await asyncio.sleep(1)
-            return answer(_compared(before, stats.sample(container, group)))
-        return answer(before)
-    stream = await JsonStream(call).open()
-    while call.services.containers.records.holder(container.name) == container.id:
-        await stream.send(before)
-        await asyncio.sleep(1)
-        before = _compared(before, stats.sample(container, group))
-    return await stream.close()
-
-
-def _compared(before: dict[str, object], now: dict[str, object]) -> dict[str, object]:
-    return now | {"precpu_stats": before["cpu_stats"], "preread": before["read"]}

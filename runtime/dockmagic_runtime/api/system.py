@@ -12,7 +12,7 @@ from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, JsonStream, answer
 from dockmagic_runtime.api.request import API_VERSION, MINIMUM_API_VERSION
 from dockmagic_runtime.api.router import Routes
-from dockmagic_runtime.containers import inspection
+from dockmagic_runtime.containers import inspection, logoptions
 from dockmagic_runtime.errors import InvalidParameter, Unauthorized
 from dockmagic_runtime.events import Event
 from dockmagic_runtime.images import listing
@@ -94,7 +94,7 @@ async def info(call: Call) -> web.StreamResponse:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": list(logoptions.DRIVERS),
             },
             "MemoryLimit": "memory" in controllers,
             "SwapLimit": "memory" in controllers and Path("/proc/swaps").exists(),

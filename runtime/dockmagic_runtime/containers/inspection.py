@@ -33,7 +33,7 @@ def inspect(container: Container, containers: Containers, execs: Execs, *, size:
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
         "HostsPath": file("hosts"),
-        "LogPath": file(f"{container.id}-json.log") if _logs_to_file(container) else "",
+        "LogPath": file(f"{container.id}-json.log") if _logs_to_json(container) else "",
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
         "Driver": "overlay2",
@@ -59,8 +59,9 @@ def inspect(container: Container, containers: Containers, execs: Execs, *, size:
     }
 
 
-def _logs_to_file(container: Container) -> bool:
-    return container.host_config["LogConfig"]["Type"] != "none"
+def _logs_to_json(container: Container) -> bool:
+    """Docker tells the path of this driver's log only."""
+    return container.host_config["LogConfig"]["Type"] == "json-file"
 
 
 def _by_flag(container: Container, point: Json) -> bool:

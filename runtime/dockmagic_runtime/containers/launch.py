@@ -16,7 +16,7 @@ from dockmagic_runtime.containers.record import Container, Records
 from dockmagic_runtime.errors import Conflict, InvalidParameter
 from dockmagic_runtime.networks.sandbox import Sandbox
 from dockmagic_runtime.networks.store import Networks
-from dockmagic_runtime.process.client import LogSpec, RunRequest, Shim
+from dockmagic_runtime.process.client import RunRequest, Shim
 from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.storage.overlay import Rootfs
 from dockmagic_runtime.storage.snapshots import SnapshotStore
@@ -67,7 +67,7 @@ class Launcher:
                     config=bundle_config,
                     rootfs=rootfs,
                     socket=self._places.shim_socket(container),
-                    log=self._log_spec(container),
+                    log=logoptions.log_spec(self._places.log(container), container),
                     open_stdin=config["OpenStdin"],
                     stdin_once=config["StdinOnce"],
                     init=bool(host["Init"]),
@@ -141,16 +141,6 @@ class Launcher:
         if mode.startswith("container:"):
             return f"/proc/{self._running_pid(self._records.get(mode.partition(':')[2]))}/root/dev/shm"
         return None
-
-    def _log_spec(self, container: Container) -> LogSpec:
-        driver, options = (
-            container.host_config["LogConfig"]["Type"],
-            container.host_config["LogConfig"]["Config"],
-        )
-        if driver == "none":
-            return LogSpec("none", self._places.log(container), None, 1)
-        rotation = logoptions.rotation(driver, options)
-        return LogSpec("json-file", self._places.log(container), rotation.size, rotation.files)
 
     def _account(self, container: Container, rootfs: Rootfs) -> Account:
         files = self._files_of(container, rootfs)

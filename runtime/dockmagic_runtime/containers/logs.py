@@ -1,170 +1,145 @@
-"""What a container wrote: its json-file log, read back whole, from the end, or as it grows.
+"""What a container wrote: its log, read back whole, from the end, or as it grows.
 
-One line of the file is `{"log": "…\\n", "stream": "stdout", "time": "…"}` (Docker's json-file driver). The
-shim appends; we only read. Following waits for inotify(7) events on the file's directory and ends when the
-container does.
+The shim appends; we only read. Following waits for inotify(7) events on the file's directory and ends when
+the container does. Where the log goes on in a new file, the shim hands that file itself to those who follow:
+whatever becomes of its name, nothing of it is lost, however slow the client is.
 """
 
 import asyncio
-import json
+import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+import socket
+import time
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
-from dockmagic_runtime import timestamps
+from dockmagic_runtime.containers.logfiles import LogFile, LogFiles
+from dockmagic_runtime.containers.loglines import LogQuery, Rendering
 from dockmagic_runtime.kernel.inotify import Watch
+from dockmagic_runtime.process.client import Shim
+from dockmagic_runtime.process.messages import StartFailed, receive
 
-_BLOCK = 1 << 16
-
-
-@dataclass(frozen=True)
-class LogQuery:
-    """`docker logs` options; times in nanoseconds since the epoch, 0 for none; `tail` None for all."""
-
-    stdout: bool = True
-    stderr: bool = True
-    tail: int | None = None
-    since: int = 0
-    until: int = 0
-    timestamps: bool = False
-    details: str = ""
+_SMALL = 1 << 16
 
 
-@dataclass(frozen=True)
-class Entry:
-    stream: str  # stdout or stderr
-    data: bytes
+async def read(path: Path, query: LogQuery) -> AsyncGenerator[bytes, None]:
+    """What the log holds now, oldest first, in pieces of some hundred kilobytes."""
+    with LogFiles(path, query.tail) as files:
+        if files.size <= _SMALL:
+            for piece in _rendered(files, query):
+                yield piece
+        else:
+            async with contextlib.aclosing(_in_thread(_rendered(files, query))) as pieces:
+                async for piece in pieces:
+                    yield piece
 
 
-def read(path: Path, query: LogQuery, end: int | None = None) -> Iterator[Entry]:
-    """The entries of the log and of its rotated predecessors, oldest first.
+def _rendered(files: LogFiles, query: LogQuery) -> Iterator[bytes]:
+    rendering = Rendering(query)
+    for block in files.blocks():
+        yield rendering.of(block)
+        if rendering.over:
+            return
 
-    `end` is where to stop in the newest file; by default the end of its last whole line.
+
+async def follow(path: Path, query: LogQuery, shim: Shim) -> AsyncGenerator[bytes, None]:
+    """First what `read` gives, then every new line, until the container has ended and all is read.
+
+    The very first piece is empty: it says that the place to begin at is fixed.
     """
-    files = _generations(path)
-    if not files or query.tail == 0:
-        return
-    newest = _end_of_last_line(path) if end is None else end
-    if query.tail is None:
-        for file in files:
-            yield from _select(_lines(file, newest if file == path else None), query)
-        return
-    wanted: list[bytes] = []
-    for file in reversed(files):
-        wanted = _last_lines(file, query.tail - len(wanted), newest if file == path else None) + wanted
-        if len(wanted) >= query.tail:
-            break
-    yield from _select(iter(wanted), query)
-
-
-async def follow(path: Path, query: LogQuery, ended: "asyncio.Future[int]") -> AsyncIterator[Entry]:
-    """First what `read` gives, then every new entry, until `ended` is done and all is read."""
-    path.touch()
-    with Watch(path.parent) as watch:
-        file = path.open("rb")
-        try:
-            start = file.seek(_end_of_last_line(path))
-            for entry in read(path, query, start):
-                yield entry
-            rest = b""
+    rendering = Rendering(query)
+    with _Successors() as successors:
+        await successors.order(shim)
+        with Watch(path.parent) as watch, LogFiles(path, query.tail) as files:
+            yield b""
             while True:
-                over = ended.done()
-                chunk = file.read(_BLOCK * 16)
-                *lines, rest = (rest + chunk).split(b"\n")
-                for entry in _select(iter(lines), query):
-                    yield entry
-                if chunk:
-                    continue
-                if _rotated(path, file.fileno()):
-                    file.close()
-                    file = path.open("rb")
-                elif over:
+                over = shim.exited.done() or 0 < query.until <= time.time_ns()
+                # Before the reading: what is in the file before a new one is complete.
+                successors.hand_to(files)
+                async with contextlib.aclosing(_in_thread(map(rendering.of, files.rest()))) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                        if rendering.over:
+                            return
+                if over:
                     return
-                else:
-                    changed = asyncio.ensure_future(watch.wait())
-                    either: set[asyncio.Future[Any]] = {changed, ended}
-                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                    changed.cancel()
-        finally:
-            file.close()
+                await _news(watch, successors, shim, query.until)
 
 
-def _generations(path: Path) -> list[Path]:
-    """`x.log.2`, `x.log.1`, `x.log`: oldest first."""
-    # Not glob(), which compiles a pattern: this is on the way of every `docker run`.
-    prefix = f"{path.name}."
-    numbers = [
-        int(number)
-        for name in os.listdir(path.parent)  # noqa: PTH208
-        if name.startswith(prefix) and (number := name.removeprefix(prefix)).isdigit()
-    ]
-    older = [path.with_name(f"{path.name}.{number}") for number in sorted(numbers, reverse=True)]
-    return older + ([path] if path.exists() else [])
-
-
-def _select(lines: Iterator[bytes], query: LogQuery) -> Iterator[Entry]:
-    for line in lines:
-        record = json.loads(line)
-        stream = record["stream"]
-        if not (query.stdout if stream == "stdout" else query.stderr):
-            continue
-        if query.since or query.until:
-            moment = timestamps.parse(record["time"])
-            if moment < query.since or (query.until and moment > query.until):
-                continue
-        text: str = record["log"]
-        if query.details:
-            text = f"{query.details} {text}"
-        if query.timestamps:
-            text = f"{_padded(record['time'])} {text}"
-        yield Entry(stream, text.encode("utf-8", "surrogateescape"))
-
-
-def _padded(time: str) -> str:
-    """All nine digits, so that the lines stand in columns, as `docker logs -t` prints them."""
-    whole, _, fraction = time.removesuffix("Z").partition(".")
-    return f"{whole}.{fraction.ljust(9, '0')}Z"
-
-
-def _lines(path: Path, end: int | None) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        left = os.fstat(file.fileno()).st_size if end is None else end
-        for line in file:
-            left -= len(line)
-            if left < 0:
-                return
-            yield line
-
-
-def _last_lines(path: Path, count: int, end: int | None) -> list[bytes]:
-    """The last `count` lines before `end`, read from there backwards."""
-    with path.open("rb") as file:
-        position = file.seek(0, os.SEEK_END) if end is None else end
-        data = b""
-        while position > 0 and data.count(b"\n") <= count:
-            step = min(_BLOCK, position)
-            position = file.seek(position - step)
-            data = file.read(step) + data
-    return data.splitlines(keepends=True)[-count:]
-
-
-def _end_of_last_line(path: Path) -> int:
-    with path.open("rb") as file:
-        position = file.seek(0, os.SEEK_END)
-        while position > 0:
-            step = min(_BLOCK, position)
-            file.seek(position - step)
-            found = file.read(step).rfind(b"\n")
-            if found >= 0:
-                return position - step + found + 1
-            position -= step
-    return 0
-
-
-def _rotated(path: Path, descriptor: int) -> bool:
+async def _news(watch: Watch, successors: "_Successors", shim: Shim, until: int) -> None:
+    """Wait for more in the file, a new file, the end of the container, or the time `until`."""
+    left = (until - time.time_ns()) / 1e9 if until else None
+    news = [asyncio.ensure_future(watch.wait()), asyncio.ensure_future(successors.wait())]
+    waits: set[asyncio.Future[Any]] = {*news, shim.exited}
     try:
-        return path.stat().st_ino != os.fstat(descriptor).st_ino
-    except FileNotFoundError:
-        return False
+        await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in news:
+            wait.cancel()
+        # They are still at descriptors that will be closed.
+        await asyncio.gather(*news, return_exceptions=True)
+
+
+class _Successors:
+    """The new files of a log, passed by the shim as it begins them; the channel is where they wait for us."""
+
+    def __init__(self) -> None:
+        self._channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.setblocking(False)
+        self._over = False
+
+    def __enter__(self) -> "_Successors":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+        self._theirs.close()
+
+    async def order(self, shim: Shim) -> None:
+        with contextlib.suppress(StartFailed):  # it has just ended
+            await shim.request({"do": "follow"}, [self._theirs])
+
+    def hand_to(self, files: LogFiles) -> None:
+        """All that have come. After the end there is none, or the shim has given us up as too slow."""
+        while not self._over:
+            try:
+                data, descriptors = receive(self._channel, 1)
+            except BlockingIOError:
+                return
+            for descriptor in descriptors:
+                files.add(LogFile(f"/proc/self/fd/{descriptor}"))
+                os.close(descriptor)
+            self._over = not data
+        files.look()
+
+    async def wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        readable = loop.create_future()
+        if not self._over:
+            loop.add_reader(self._channel, _resolve, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(self._channel)
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _in_thread(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same pieces, made in threads: nobody else waits, and the next is made while one is sent."""
+
+    def begin() -> "asyncio.Future[bytes | None]":
+        return asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+
+    step = begin()
+    try:
+        while (piece := await asyncio.shield(step)) is not None:
+            step = begin()
+            yield piece
+    finally:
+        # What reads the files must be through with them before they are closed.
+        await asyncio.wait([step])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.containers import logoptions
 from dockmagic_runtime.containers.record import Container
 
 
@@ -25,8 +26,9 @@ class Places:
         """Its layers, log, exit code and files of /etc."""
         return self.root / container.id
 
-    def log(self, container: Container) -> Path:
-        return self.directory(container) / f"{container.id}-json.log"
+    def log(self, container: Container) -> Path | None:
+        """None with the log driver `none`."""
+        return logoptions.log_path(self.directory(container), container)
 
     def shim_socket(self, container: Container) -> Path:
         return self.shims / f"{container.id[:16]}.sock"

@@ -46,13 +46,16 @@ class Attachment:
 class LogSpec:
     """Where the output goes: `driver` is "json-file" or "none".
 
-    At `max_size` bytes a new file is begun; `max_file` of them are kept.
+    At `max_size` bytes a new file is begun; `max_file` of them are kept, all but the newest gzipped with
+    `compress`. `attrs` is a JSON object that goes into each entry.
     """
 
     driver: str
     path: Path
     max_size: int | None = None
     max_file: int = 1
+    compress: bool = False
+    attrs: str = ""
 
 
 @dataclass

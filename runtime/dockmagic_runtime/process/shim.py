@@ -129,7 +129,13 @@ class Shim:
         """The container runs; its streams are ours from here on."""
         spec, log = started["log"], None
         if spec["driver"] != "none":
-            log = JsonLog(spec["path"], spec["max_size"], spec["max_file"])
+            log = JsonLog(
+                spec["path"],
+                spec["max_size"],
+                spec["max_file"],
+                compress=spec["compress"],
+                attrs=spec["attrs"],
+            )
         names = ("stdout",) if started["terminal"] else ("stdout", "stderr")
         outputs = dict(zip(descriptors, names))  # noqa: B905 - more descriptors follow
         rest = descriptors[len(names) :]
@@ -193,6 +199,8 @@ class Shim:
                 return self.describe()
             case "attach":
                 self._main.streams.attach(Client(socket.socket(fileno=descriptors[0]), *message["stream"]))
+            case "follow":
+                self._main.streams.follow_log(socket.socket(fileno=descriptors[0]))
             case "exec":
                 return self._exec(message, descriptors)
             case "signal":

@@ -152,6 +152,8 @@ def _message(request: RunRequest) -> dict[str, Any]:
             "path": os.fspath(request.log.path),
             "max_size": request.log.max_size,
             "max_file": request.log.max_file,
+            "compress": request.log.compress,
+            "attrs": request.log.attrs,
         },
         "open_stdin": request.open_stdin,
         "stdin_once": request.stdin_once,

@@ -117,6 +117,12 @@ class Streams:
         self._watch_client(client)
         self._after_sending(client)
 
+    def follow_log(self, follower: socket.socket) -> None:
+        if self._log and not self.ended:
+            self._log.follow(follower)
+        else:
+            follower.close()
+
     def resize(self, height: int, width: int) -> None:
         if self._tty and self._outputs:
             from dockmagic_runtime.kernel import pty
@@ -176,6 +182,8 @@ class Streams:
         for fd, name in list(self._outputs.items()):
             self._close_output(fd, name)
         self._close_stdin()
+        if self._log:
+            self._log.close()
         for client in list(self.clients):
             client.closing = True
             self._after_sending(client)

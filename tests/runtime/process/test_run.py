@@ -149,7 +149,8 @@ async def test_log_rotation(bench: Bench) -> None:
     (bundle,) = bench.directory.glob("c*")
     files = sorted(bundle.glob("log*"))
     assert [f.name for f in files] == ["log", "log.1", "log.2"]
-    assert all(f.stat().st_size <= 20_000 for f in files)
+    # As with Docker, the entry that reaches the limit is the last one of its file.
+    assert all(f.stat().st_size < 20_100 for f in files)
     last = (bundle / "log").read_text().splitlines()[-1]
     assert json.loads(last)["log"] == "line 1000\n"
 
