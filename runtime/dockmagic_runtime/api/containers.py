@@ -40,7 +40,8 @@ async def create(call: Call) -> web.StreamResponse:
     return answer({"Id": container.id, "Warnings": warnings}, 201)
 
 
-@routes.get("/containers/{id}/json")
+# `parent/alias` of a link is a name too.
+@routes.get("/containers/{id:link}/json")
 async def inspect(call: Call) -> web.StreamResponse:
     size = call.flag("size")
     return answer(
@@ -118,10 +119,11 @@ async def wait(call: Call) -> web.StreamResponse:
     return await stream.close()
 
 
-@routes.delete("/containers/{id}")
+@routes.delete("/containers/{id:link}")
 async def remove(call: Call) -> web.StreamResponse:
     if call.flag("link"):
-        raise NotImplementedHere("removing a link is not supported; remove the container that has it")
+        await call.services.containers.unlink(call["id"])
+        return nothing()
     await call.services.containers.remove(_container(call), force=call.flag("force"), volumes=call.flag("v"))
     return nothing()
 

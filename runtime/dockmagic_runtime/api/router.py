@@ -28,7 +28,7 @@ _VERSION = re.compile(r"/v(\d+)\.(\d+)(?=/|$)")
 class Routes:
     """A table of routes that a module of the API fills: `@routes.get("/containers/{id}/json")`.
 
-    `{name}` is one part of a path, `{name:path}` may contain slashes.
+    `{name}` is one part of a path, `{name:path}` may contain slashes, `{name:link}` one in its middle.
     """
 
     def __init__(self) -> None:
@@ -131,10 +131,13 @@ class _BadVersion(InvalidParameter):
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)(:path)?\}", template)
+    parts = re.split(r"\{(\w+)(:path|:link)?\}", template)
     text = ""
-    for literal, name, greedy in zip(parts[0::3], [*parts[1::3], None], [*parts[2::3], None], strict=True):
+    for literal, name, kind in zip(parts[0::3], [*parts[1::3], None], [*parts[2::3], None], strict=True):
         text += re.escape(literal)
         if name:
-            text += f"(?P<{name}>.+)" if greedy else f"(?P<{name}>[^/]+)"
+            text += f"(?P<{name}>{_KINDS[kind]})"
     return re.compile(text)
+
+
+_KINDS = {None: "[^/]+", ":path": ".+", ":link": "/?[^/]+(?:/[^/]+)?"}

@@ -16,7 +16,7 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.containers import etcfiles, spec
+from dockmagic_runtime.containers import etcfiles, joining, spec
 from dockmagic_runtime.containers.accounts import read_account_files
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.settings import CONFIG_FIELDS, HOST_CONFIG_FIELDS, complete
@@ -82,6 +82,7 @@ class Runner:
             f"{self._config.cgroup_parent}/{command.id}",
             {"mount": None, "pid": None, "ipc": None, "uts": None, "cgroup": None, **network[0]},
             network[1],
+            joining.own_shared_memory(container),
         )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)

@@ -1,12 +1,23 @@
 """From the body of POST /containers/create to a container's record. Nothing runs yet."""
 
+import os
 import posixpath
 import re
 import secrets
 from typing import Any
 
 from dockmagic_runtime import timestamps
-from dockmagic_runtime.containers import limits, logoptions, modes, mountpoints, names, security, settings
+from dockmagic_runtime.containers import (
+    joining,
+    limits,
+    links,
+    logoptions,
+    modes,
+    mountpoints,
+    names,
+    security,
+    settings,
+)
 from dockmagic_runtime.containers.record import Container, Records
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.images.image import Image
@@ -30,8 +41,8 @@ def new_container(
     config = settings.merge_config(body, image.config.get("config") or {})
     if config["WorkingDir"]:
         config["WorkingDir"] = posixpath.normpath(config["WorkingDir"])
-    if not config["Hostname"] and host["UTSMode"] != "host" and host["NetworkMode"] != "host":
-        config["Hostname"] = identity[:12]
+    if not config["Hostname"]:
+        config["Hostname"] = os.uname().nodename if host["NetworkMode"] == "host" else identity[:12]
     # Said now, not at the start: what these parse to is needed only then.
     security.SecurityOptions.parse(host["SecurityOpt"] or [])
     security.granted_capabilities(host)
@@ -39,6 +50,8 @@ def new_container(
     _check_ports(config, host)
     chosen = names.check(name) if name else _free_name(records)
     records.check_free(chosen)  # before anything is made
+    joining.settle(host, records)
+    endpoints = _endpoints(body.get("NetworkingConfig"), host["NetworkMode"], config)
     container = Container(
         id=identity,
         name=chosen,
@@ -46,11 +59,23 @@ def new_container(
         image=image.id,
         config=config,
         host_config=host,
-        endpoints=_endpoints(body.get("NetworkingConfig"), host["NetworkMode"], config),
+        endpoints=endpoints,
         mounts=mountpoints.settle(config, host, volumes),
         layers=list(image.diff_ids),
+        links=_links(host, endpoints, records),
     )
     return container, warnings
+
+
+def _links(host: Json, endpoints: dict[str, Json], records: Records) -> list[list[str]]:
+    """On the default bridge links are the container's own, in a network of one's own the endpoint's."""
+    asked, mode = host["Links"] or [], host["NetworkMode"]
+    host["Links"] = None
+    if mode in ("bridge", "none"):
+        return links.settle(asked, records)
+    if mode in endpoints and asked and not endpoints[mode].get("Links"):
+        endpoints[mode]["Links"] = [":".join(links.parse(text)) for text in asked]
+    return []
 
 
 def _free_name(records: Records) -> str:

@@ -24,13 +24,17 @@ def write(
     extra_hosts: Iterable[str],
     resolv_conf: str,
     gateway: str,
+    *,
+    as_host: bool = False,
 ) -> list[dict[str, object]]:
     """Write the files into `directory`; returns the OCI mounts that put them in place.
 
-    `extra_hosts` are `name:address` (`--add-host`), where `host-gateway` stands for `gateway`.
+    `extra_hosts` are `name:address` (`--add-host`), where `host-gateway` stands for `gateway`. `as_host`
+    takes the host's own file of hosts, unless something is to be added.
     """
-    lines = [_LOOPBACK]
-    for extra in extra_hosts:
+    extras = list(extra_hosts)
+    lines = [_hosts_of_host() if as_host and not extras else _LOOPBACK]
+    for extra in extras:
         name, _, address = extra.partition(":" if ":" in extra else "=")
         lines.append(f"{gateway if address == 'host-gateway' else address}\t{name}\n")
     lines += [f"{address}\t{' '.join(names)}\n" for address, names in hosts]
@@ -53,3 +57,10 @@ def mounts(directory: Path) -> list[dict[str, object]]:
         for name, target in FILES.items()
         if (directory / name).exists()
     ]
+
+
+def _hosts_of_host() -> str:
+    try:
+        return Path("/etc/hosts").read_text(errors="replace")
+    except FileNotFoundError:
+        return _LOOPBACK

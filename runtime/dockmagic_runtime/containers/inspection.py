@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from dockmagic_runtime import timestamps
+from dockmagic_runtime.containers import links
 from dockmagic_runtime.containers.execs import Execs
 from dockmagic_runtime.containers.mountpoints import shown
 from dockmagic_runtime.containers.record import Container
@@ -42,7 +43,7 @@ def inspect(container: Container, containers: Containers, execs: Execs, *, size:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": execs.of(container) or None,
-        "HostConfig": container.host_config,
+        "HostConfig": container.host_config | {"Links": links.shown(container, containers.records)},
         "GraphDriver": {
             "Data": {
                 "LowerDir": ":".join(rootfs.lower) if not rootfs.host else "/",
@@ -126,7 +127,10 @@ def summary(container: Container, containers: Containers, *, size: bool = False)
     settings = network_settings(container)
     return {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [
+            f"/{container.name}",
+            *(f"/{parent.name}/{alias}" for parent, alias in containers.records.parents(container.id)),
+        ],
         "Image": containers.image_name(container),
         "ImageID": container.image,
         "Command": " ".join(_quoted(word) for word in container.argv),

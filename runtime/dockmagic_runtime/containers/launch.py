@@ -7,13 +7,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dockmagic_runtime.containers import etcfiles, logoptions, spec, subpaths
+from dockmagic_runtime.containers import etcfiles, joining, links, logoptions, spec, subpaths
 from dockmagic_runtime.containers.accounts import Account, AccountFiles, read_account_files
 from dockmagic_runtime.containers.copyup import copy_up
 from dockmagic_runtime.containers.live import Live
 from dockmagic_runtime.containers.places import Places
 from dockmagic_runtime.containers.record import Container, Records
-from dockmagic_runtime.errors import Conflict, InvalidParameter
 from dockmagic_runtime.networks.sandbox import Sandbox
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.client import RunRequest, Shim
@@ -54,7 +53,12 @@ class Launcher:
         copy_up(container.mounts, rootfs)
         namespaces, etc_mounts = await self._connect(container)
         around = spec.Surroundings(
-            account, self._places.cgroup(container), namespaces, etc_mounts, self._shared_memory(container)
+            account,
+            self._places.cgroup(container),
+            namespaces,
+            etc_mounts,
+            joining.shared_memory(container, self._records, self._places),
+            self.link_environment(container),
         )
         attachments, live.waiting_attachments = live.waiting_attachments, []
         host, config = container.host_config, container.config
@@ -80,19 +84,14 @@ class Launcher:
 
     async def _connect(self, container: Container) -> tuple[dict[str, str | None], list[Json]]:
         """The container's namespaces (kind -> path to join, None: new) and its mounts over /etc."""
-        host, mode = container.host_config, container.network_mode
-        namespaces: dict[str, str | None] = {"mount": None}
-        namespaces |= self._joined("pid", host["PidMode"])
-        namespaces |= self._joined("ipc", host["IpcMode"])
-        if host["CgroupnsMode"] == "private" and not host["Privileged"]:
-            namespaces["cgroup"] = None
-        if host["UTSMode"] != "host":
-            namespaces["uts"] = None
-        if mode.startswith("container:"):
-            other = self._records.get(mode.partition(":")[2])
-            pid = self._running_pid(other)
-            namespaces["network"] = f"/proc/{pid}/ns/net"
+        host = container.host_config
+        namespaces = joining.namespaces(container, self._records)
+        if other := joining.network_owner(container, self._records):
+            namespaces["network"] = f"/proc/{other.state.pid}/ns/net"
+            # As what it finds in the other one's /etc/hosts.
+            container.config |= {name: other.config.get(name, "") for name in ("Hostname", "Domainname")}
             return namespaces, etcfiles.mounts(self._places.directory(other))
+        links.check(container, self._records)  # said before anything is made
         sandbox = await self._networks.allocate(
             container.id,
             container.name,
@@ -105,42 +104,38 @@ class Launcher:
             exposed=list(container.config.get("ExposedPorts") or {}),
             publish_all=host["PublishAllPorts"],
         )
-        return namespaces | sandbox.namespaces, self.record_networks(container, sandbox)
+        etc_mounts = self.record_networks(container, sandbox)
+        for parent, _ in self._records.parents(container.id):
+            self.tell_links(parent)
+        return namespaces | sandbox.namespaces, etc_mounts
+
+    def tell_links(self, parent: Container) -> None:
+        """Where those are that a running container links to, in its /etc/hosts."""
+        sandbox = self._networks.sandbox(parent.id)
+        if sandbox and parent.state.running:
+            self.record_networks(parent, sandbox)
 
     def record_networks(self, container: Container, sandbox: Sandbox) -> list[Json]:
         """Note in the record and in its files of /etc what networks it is in; the mounts of those files."""
         container.networks = sandbox.settings()
+        linked = links.hosts(links.reachable(container, self._records))
+        own = [(address, spec.host_names(container)) for address, _ in sandbox.hosts]
         return etcfiles.write(
             self._places.directory(container),
             spec.hostname(container),
-            [(address, spec.host_names(container)) for address, _ in sandbox.hosts],
+            [*linked, *own],
             container.host_config["ExtraHosts"] or [],
             sandbox.resolv_conf,
             container.networks.get("Gateway") or "127.0.0.1",
+            as_host=sandbox.on_host,
         )
 
-    def _joined(self, kind: str, mode: str) -> dict[str, str | None]:
-        if mode == "host":
-            return {}
-        if mode.startswith("container:"):
-            pid = self._running_pid(self._records.get(mode.partition(":")[2]))
-            return {kind: f"/proc/{pid}/ns/{kind}"}
-        if mode not in ("", "private", "shareable", "none"):
-            raise InvalidParameter(f"invalid {kind.upper()} mode: {mode}")
-        return {kind: None}
+    def give_back(self, container: Container) -> None:
+        """What a start made that outlives the container's processes, but for its network."""
+        joining.take_away(container, self._places)
 
-    def _running_pid(self, other: Container) -> int:
-        if not other.state.running:
-            raise Conflict(f"cannot join network of a non running container: {other.id}")
-        return other.state.pid
-
-    def _shared_memory(self, container: Container) -> str | None:
-        mode = container.host_config["IpcMode"]
-        if mode == "host":
-            return "/dev/shm"
-        if mode.startswith("container:"):
-            return f"/proc/{self._running_pid(self._records.get(mode.partition(':')[2]))}/root/dev/shm"
-        return None
+    def link_environment(self, container: Container) -> list[str]:
+        return links.environment(container, links.reachable(container, self._records))
 
     def _account(self, container: Container, rootfs: Rootfs) -> Account:
         files = self._files_of(container, rootfs)

@@ -30,6 +30,10 @@ class Places:
         """None with the log driver `none`."""
         return logoptions.log_path(self.directory(container), container)
 
+    def shared_memory(self, container: Container) -> Path:
+        """Its /dev/shm while it runs, if others may join its IPC namespace."""
+        return self.directory(container) / "shm"
+
     def shim_socket(self, container: Container) -> Path:
         return self.shims / f"{container.id[:16]}.sock"
 

@@ -69,6 +69,7 @@ class Container:
     manually_stopped: bool = False
     state: State = field(default_factory=State)
     networks: Json = field(default_factory=dict)
+    links: list[list[str]] = field(default_factory=list)  # see `links`: id, name and alias of each child
 
     @property
     def short_id(self) -> str:
@@ -104,14 +105,19 @@ class Records:
             container = _from_json(row["record"])
             self._by_id[container.id] = container
         self._ids = {container.name: container.id for container in self._by_id.values()}
+        self._linking = {container.id for container in self._by_id.values() if container.links}
 
     def all(self) -> list[Container]:
         return list(self._by_id.values())
 
     def get(self, reference: str) -> Container:
-        """By id, name (with or without slash) or unique id prefix; raises NotFound in Docker's words."""
+        """By id, name (with or without slash), `parent/alias` of a link, or unique id prefix.
+
+        Raises NotFound in Docker's words.
+        """
         name = reference.removeprefix("/")
         found = self._by_id.get(reference) or self._by_id.get(self._ids.get(name, ""))
+        found = found or ("/" in name and self._linked(name)) or None
         if found:
             return found
         matching = [container for identity, container in self._by_id.items() if identity.startswith(name)]
@@ -120,6 +126,23 @@ class Records:
         if matching and name:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {name}")
         raise NotFound(f"No such container: {reference}")
+
+    def find(self, identity: str) -> Container | None:
+        return self._by_id.get(identity)
+
+    def parents(self, identity: str) -> list[tuple[Container, str]]:
+        """The containers that link to this one, each with its alias for it."""
+        return [
+            (self._by_id[parent], alias)
+            for parent in self._linking
+            for child, _, alias in self._by_id[parent].links
+            if child == identity
+        ]
+
+    def _linked(self, name: str) -> Container | None:
+        parent, _, wanted = name.rpartition("/")
+        links = self._by_id[self._ids[parent]].links if parent in self._ids else []
+        return next((self._by_id.get(child) for child, _, alias in links if alias == wanted), None)
 
     def holder(self, name: str) -> str | None:
         """The id of the container that has this name."""
@@ -142,6 +165,8 @@ class Records:
             raise self._name_taken(container.name) from None
         self._by_id[container.id] = container
         self._ids[container.name] = container.id
+        if container.links:
+            self._linking.add(container.id)
 
     def save(self, container: Container) -> None:
         with self._database.transaction() as connection:
@@ -167,6 +192,7 @@ class Records:
             connection.execute("DELETE FROM containers WHERE id = ?", (container.id,))
         del self._by_id[container.id]
         del self._ids[container.name]
+        self._linking.discard(container.id)
 
     def _name_taken(self, name: str) -> Conflict:
         holder = self._ids.get(name, "")

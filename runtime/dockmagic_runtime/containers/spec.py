@@ -34,7 +34,8 @@ class Surroundings:
         str, str | None
     ]  # kind -> path to join, None for a new one; a missing kind is the host's
     etc_mounts: list[Json]
-    shm_source: str | None = None  # a host directory for /dev/shm, where it is shared
+    shared_memory: Json | None  # the mount at /dev/shm, without its place
+    link_environment: Sequence[str] = ()
 
 
 def build(container: Container, around: Surroundings) -> Json:
@@ -46,10 +47,9 @@ def build(container: Container, around: Surroundings) -> Json:
     granted = granted_capabilities(host)
     return {
         "ociVersion": "1.2.0",
-        "process": process(container, around.account, granted, security),
+        "process": process(container, around, granted, security),
         "root": {"path": "rootfs", "readonly": host["ReadonlyRootfs"]},
-        "hostname": hostname(container),
-        **({"domainname": container.config["Domainname"]} if container.config.get("Domainname") else {}),
+        **(_own_names(container) if "uts" in around.namespaces else {}),
         "mounts": _mounts(container, around),
         "linux": _linux(container, around, granted, security),
         **({"annotations": host["Annotations"]} if host["Annotations"] else {}),
@@ -63,9 +63,12 @@ def _no_driver(request: Json) -> str:
 
 
 def hostname(container: Container) -> str:
-    if container.host_config["UTSMode"] == "host" or container.network_mode == "host":
-        return container.config["Hostname"] or os.uname().nodename
     return container.config["Hostname"] or container.short_id
+
+
+def _own_names(container: Container) -> Json:
+    domain = container.config.get("Domainname")
+    return {"hostname": hostname(container), **({"domainname": domain} if domain else {})}
 
 
 def host_names(container: Container) -> list[str]:
@@ -75,16 +78,21 @@ def host_names(container: Container) -> list[str]:
     return [full, full.partition(".")[0]] if "." in full else [full]
 
 
-def environment(container: Container, account: Account, tty: bool, extra: Sequence[str] = ()) -> list[str]:
-    """PATH, HOSTNAME, TERM and HOME where neither image nor user set them, in Docker's order."""
-    given = [*container.config["Env"], *extra]
-    names = {entry.partition("=")[0] for entry in given}
-    defaults = [PATH, f"HOSTNAME={hostname(container)}", *(["TERM=xterm"] if tty else [])]
-    home = [] if "HOME" in names else [f"HOME={account.home}"]
-    return [entry for entry in defaults if entry.partition("=")[0] not in names] + given + home
+def environment(
+    container: Container, account: Account, tty: bool, extra: Sequence[str] = (), links: Sequence[str] = ()
+) -> list[str]:
+    """PATH, HOSTNAME, TERM, what links say, and HOME, where nobody set them; in Docker's order."""
+    given = {entry.partition("=")[0]: entry for entry in (*container.config["Env"], *extra)}
+    defaults = [PATH, f"HOSTNAME={hostname(container)}", *(["TERM=xterm"] if tty else []), *links]
+    # What replaces a default takes its place.
+    replaced = [given.pop(entry.partition("=")[0], entry) for entry in defaults]
+    home = [] if "HOME" in given else [f"HOME={account.home}"]
+    return [*replaced, *given.values(), *home]
 
 
-def process(container: Container, account: Account, granted: list[str], security: SecurityOptions) -> Json:
+def process(
+    container: Container, around: Surroundings, granted: list[str], security: SecurityOptions
+) -> Json:
     """The container's own program as an OCI process."""
     host, config = container.host_config, container.config
     tty = config["Tty"]
@@ -92,9 +100,9 @@ def process(container: Container, account: Account, granted: list[str], security
     return {
         "terminal": tty,
         **({"consoleSize": {"height": size[0], "width": size[1]}} if tty and any(size) else {}),
-        "user": user(account),
+        "user": user(around.account),
         "args": container.argv,
-        "env": environment(container, account, tty),
+        "env": environment(container, around.account, tty, links=around.link_environment),
         "cwd": config["WorkingDir"] or "/",
         "capabilities": capability_sets(granted),
         "rlimits": [_rlimit(limit) for limit in host["Ulimits"] or []],
@@ -126,17 +134,13 @@ def _mounts(container: Container, around: Surroundings) -> list[Json]:
     privileged = host["Privileged"]
     writable = "rw" if privileged else "ro"
     quiet = ["nosuid", "noexec", "nodev"]
-    shm = (
-        {"type": "bind", "source": around.shm_source, "options": ["rbind", "rprivate"]}
-        if around.shm_source
-        else {"type": "tmpfs", "source": "shm", "options": [*quiet, "mode=1777", f"size={host['ShmSize']}"]}
-    )
     defaults: list[Json] = [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": quiet},
         {
             "destination": "/dev",
             "type": "tmpfs",
-            "source": "tmpfs",
+            # By its source it is another one than the one made beforehand, which has a place for shm.
+            "source": "tmpfs" if around.shared_memory else "dev",
             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
         },
         {
@@ -153,7 +157,7 @@ def _mounts(container: Container, around: Surroundings) -> list[Json]:
             "options": [*quiet, writable],
         },
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": quiet},
-        {"destination": "/dev/shm", **shm},
+        *([{"destination": "/dev/shm", **around.shared_memory}] if around.shared_memory else []),
     ]
     propagation.check(container.mounts)
     own = oci_mounts(container.mounts)

@@ -72,6 +72,7 @@ class Containers:
         self.places = Places(config)
         self._launcher = Launcher(self.places, snapshots, networks, spawner, records)
         self.account_for = self._launcher.account_for
+        self.link_environment = self._launcher.link_environment
         self._images = images
         self._snapshots = snapshots
         self._volumes = volumes
@@ -119,12 +120,6 @@ class Containers:
             raise InvalidParameter("no image specified")
         image = self._images.get(reference)
         container, warnings = creation.new_container(body, name, image, self.records, self._volumes)
-        mode = container.network_mode
-        if mode.startswith("container:"):
-            container.host_config["NetworkMode"] = f"container:{self.get(mode.partition(':')[2]).id}"
-        else:
-            for network in container.endpoints:
-                self._networks.get(network)
         self._snapshots.prepare(container.id, container.layers, host=image.host)
         try:
             self.records.insert(container)
@@ -189,11 +184,28 @@ class Containers:
             raise InvalidParameter("Neither old nor new names may be empty")
         old = container.name
         self.records.rename(container, names.check(name))
+        for parent, _ in self.records.parents(container.id):
+            # What a link shows when its child is gone is the child's last name.
+            parent.links = [
+                [child, container.name if child == container.id else last, alias]
+                for child, last, alias in parent.links
+            ]
+            self.records.save(parent)
         if sandbox := self._networks.sandbox(container.id):
             self._networks.rename(container.id, container.name)
             container.networks = sandbox.settings()
             self.records.save(container)
         self._publish(container, "rename", oldName=f"/{old}")
+
+    async def unlink(self, name: str) -> None:
+        """Remove the link `parent/alias`, not the container that it leads to."""
+        parent_name, _, alias = name.strip("/").rpartition("/")
+        if not parent_name:
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        child, parent = self.records.get(name), self.records.get(parent_name)
+        parent.links = [link for link in parent.links if link[0] != child.id or link[2] != alias]
+        self.records.save(parent)
+        self._launcher.tell_links(parent)
 
     # start
 
@@ -224,6 +236,7 @@ class Containers:
 
     async def _start_failed(self, container: Container, live: Live, error: EngineError | OSError) -> None:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
+        self._launcher.give_back(container)
         if container.endpoints:
             await self._networks.release(container.id)
         for attachment in live.waiting_attachments:
@@ -300,6 +313,7 @@ class Containers:
     async def _release(self, container: Container, live: Live) -> None:
         if live.cleaned:
             await live.cleaned
+        self._launcher.give_back(container)
         if container.endpoints:
             await self._networks.release(container.id)
             container.networks = {}

@@ -82,6 +82,14 @@ class Endpoint:
         aliases = self.settings.get("Aliases") or []
         return list(dict.fromkeys([container, *aliases, self.container_id[:12], hostname]))
 
+    def linked(self, name: str) -> str | None:
+        """The container that this one calls `name` (`--link CONTAINER:NAME`), in lower case."""
+        for link in self.settings.get("Links") or ():
+            child, _, alias = link.partition(":")
+            if (alias or child).lower() == name:
+                return str(child).lower()
+        return None
+
     def inspect(self, container: str, hostname: str) -> Json:
         """One entry of `NetworkSettings.Networks`."""
         bridged, resolves = self.network.bridged, self.network.resolves

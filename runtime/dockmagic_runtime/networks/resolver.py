@@ -9,7 +9,7 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ class Resolver(asyncio.DatagramProtocol):
 
     def __init__(
         self,
-        addresses: Callable[[str], list[IPv4Address] | None],
+        addresses: Callable[[str], Sequence[IPv4Address] | None],
         name_of: Callable[[IPv4Address], str | None],
         upstream: list[str],
     ) -> None:

@@ -468,11 +468,18 @@ class Networks:
 
         upstream = each.dns.servers or resolvconf.HostResolver().servers
         each.resolver = resolver.Resolver(
-            lambda name: self._names.addresses(name, each.resolving),
+            lambda name: self._addresses(each, name),
             lambda address: self._names.name_of(address, each.resolving),
             upstream if each.outward else [],
         )
         await each.resolver.serve(*sockets)
+
+    def _addresses(self, each: Sandbox, name: str) -> Sequence[IPv4Address] | None:
+        """What a container finds under a name: a link's alias is its own affair, all else the network's."""
+        for endpoint in each.endpoints:
+            if child := endpoint.linked(name):
+                return self._names.addresses(child, [endpoint.network])
+        return self._names.addresses(name, each.resolving)
 
     def _running(self, container_id: str) -> Sandbox:
         if container_id not in self._sandboxes:
