@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dockmagic.errors import DockmagicError, UsageMistake
+from dockmagic.grammar import rows
 from dockmagic.grammar.build import build
 from dockmagic.grammar.copying import TERMINAL, opened, save_stream
 from dockmagic.grammar.filters import Filter, encoded
@@ -89,7 +90,7 @@ def ls(
     wanted = (*filter, ("reference", name)) if name else filter
     summaries = session.get("/images/json", all=int(all), filters=encoded(wanted))
     return listed(
-        [row for summary in summaries for row in image_rows(summary, no_trunc=no_trunc)],
+        [row for summary in summaries for row in rows.of_image(summary, no_trunc=no_trunc)],
         IMAGE_FIELDS,
         "Images",
         empty="No images.",
@@ -100,28 +101,6 @@ def ls(
 
 
 image.add_command(ls, "list")
-
-
-def image_rows(summary: dict[str, Any], *, no_trunc: bool) -> list[dict[str, Any]]:
-    """One row for each tag of an image, with the fields that `docker images --format` knows."""
-    from dockmagic.views.units import ago, clock, short, size
-
-    digests = {name.partition("@")[0]: name.partition("@")[2] for name in summary.get("RepoDigests") or ()}
-    tags = [tag for tag in summary.get("RepoTags") or () if tag != "<none>:<none>"]
-    names = [tag.rpartition(":")[::2] for tag in tags]
-    names += [(name, "<none>") for name in digests if name != "<none>" and name not in {n for n, _ in names}]
-    return [
-        {
-            "ID": summary["Id"] if no_trunc else short(summary["Id"]),
-            "Repository": repository,
-            "Tag": tag,
-            "Digest": digests.get(repository, "<none>"),
-            "CreatedSince": ago(summary["Created"]),
-            "CreatedAt": clock(summary["Created"]),
-            "Size": size(summary["Size"]),
-        }
-        for repository, tag in names or [("<none>", "<none>")]
-    ]
 
 
 @image.command("pull", help="Download an image from a registry")
@@ -191,26 +170,10 @@ def history(
     quiet: bool,
 ) -> Any:
     entries = session.get(f"/images/{name}/history", platform=platform)
-    rows = [history_row(entry, human=human, no_trunc=no_trunc) for entry in entries]
+    steps = [rows.of_history(entry, human=human, no_trunc=no_trunc) for entry in entries]
     if quiet:
-        return Names(row["ID"] for row in rows)
-    fields = HISTORY_FIELDS if human else {**HISTORY_FIELDS, "CREATED": "CreatedAt"}
-    return listed(rows, fields, f"History of {name}", empty="No history.", format=format)
-
-
-def history_row(entry: dict[str, Any], *, human: bool, no_trunc: bool) -> dict[str, str]:
-    """One step of an image's history, with the fields that `docker history --format` knows."""
-    from dockmagic.views.units import ago, moment, short, shorten, size
-
-    created = moment(entry["Created"])
-    return {
-        "ID": entry["Id"] if no_trunc or entry["Id"] == "<missing>" else short(entry["Id"]),
-        "CreatedSince": ago(entry["Created"]),
-        "CreatedAt": created.isoformat(timespec="seconds") if created else "",
-        "CreatedBy": entry["CreatedBy"] if no_trunc else shorten(entry["CreatedBy"], 45),
-        "Size": size(entry["Size"]) if human else str(entry["Size"]),
-        "Comment": entry["Comment"],
-    }
+        return Names(step["ID"] for step in steps)
+    return listed(steps, HISTORY_FIELDS, f"History of {name}", empty="No history.", format=format)
 
 
 @image.command("tag", help="Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE")

@@ -82,18 +82,9 @@ def pruned(
 def reclaimed(session: Session, space: int) -> None:
     from dockmagic.views.units import size
 
-    session.cell.write(f"Total reclaimed space: {size(space)}\n")
+    session.cell.write(f"Total reclaimed space: {size(space, digits=4)}\n")
 
 
 def deleted(entry: Mapping[str, str]) -> str:
     """One line of what removing an image did."""
     return f"Untagged: {entry['Untagged']}" if "Untagged" in entry else f"Deleted: {entry['Deleted']}"
-
-
-def labelled(labels: Mapping[str, str] | None) -> dict[str, Any]:
-    """The fields `{{.Labels}}` and `{{.Label "key"}}` of a row."""
-    labels = labels or {}
-    return {
-        "Labels": ",".join(f"{key}={value}" for key, value in labels.items()),
-        "Label": lambda key: labels.get(key, ""),
-    }

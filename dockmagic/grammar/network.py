@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from dockmagic.grammar import rows
 from dockmagic.grammar.endpoints import driver_option
 from dockmagic.grammar.filters import Filter, encoded
 from dockmagic.grammar.kinds import INTEGER, Kind
@@ -11,7 +12,6 @@ from dockmagic.grammar.listing import (
     filter_option,
     format_option,
     inspected,
-    labelled,
     listed,
     listing_options,
     no_trunc_option,
@@ -35,22 +35,12 @@ NETWORK_FIELDS = {"NETWORK ID": "ID", "NAME": "Name", "DRIVER": "Driver", "SCOPE
 @click.pass_obj
 def ls(session: Session, filter: tuple[Filter, ...], format: str | None, no_trunc: bool, quiet: bool) -> Any:
     entries = session.get("/networks", filters=encoded(filter))
-    rows = [
-        {
-            "ID": entry["Id"] if no_trunc else entry["Id"][:12],
-            "Name": entry["Name"],
-            "Driver": entry["Driver"],
-            "Scope": entry["Scope"],
-            "Internal": str(bool(entry.get("Internal"))).lower(),
-            "IPv4": str(bool(entry.get("EnableIPv4", True))).lower(),
-            "IPv6": str(bool(entry.get("EnableIPv6"))).lower(),
-            "CreatedAt": entry.get("Created", ""),
-            **labelled(entry.get("Labels")),
-        }
-        for entry in sorted(entries, key=lambda entry: entry["Name"])
+    found = [
+        rows.of_network(entry, no_trunc=no_trunc)
+        for entry in sorted(entries, key=lambda entry: rows.natural(entry["Name"]))
     ]
     names = "ID" if quiet else None
-    return listed(rows, NETWORK_FIELDS, "Networks", empty="No networks.", format=format, names=names)
+    return listed(found, NETWORK_FIELDS, "Networks", empty="No networks.", format=format, names=names)
 
 
 network.add_command(ls, "list")

@@ -51,10 +51,14 @@ def listing(template: str, rows: Sequence[Mapping[str, Any]], fields: Mapping[st
 
 
 def to_json(value: Any) -> str:
-    """A row's methods are no part of it."""
+    return json.dumps(_without_methods(value), ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _without_methods(value: Any) -> Any:
+    """A row's methods are no part of its JSON."""
     if isinstance(value, Mapping):
-        value = {key: item for key, item in value.items() if not callable(item)}
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        return {key: _without_methods(item) for key, item in value.items() if not callable(item)}
+    return [_without_methods(item) for item in value] if isinstance(value, list) else value
 
 
 def _heading(part: str, headings: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ FIELDS = {
 }
 
 
-def row(stats: dict[str, Any], *, no_trunc: bool) -> dict[str, str]:
+def row(stats: dict[str, Any], name: str, *, no_trunc: bool) -> dict[str, str]:
     """The fields that `docker stats --format` knows, from one answer of `/containers/{id}/stats`."""
     from dockmagic.views.resources import cpu_percent, memory_used
     from dockmagic.views.units import memory, size
@@ -33,7 +33,7 @@ def row(stats: dict[str, Any], *, no_trunc: bool) -> dict[str, str]:
     identity = stats.get("id", "")
     return {
         "ID": identity if no_trunc else identity[:12],
-        "Container": identity[:12],
+        "Container": name,  # as it was asked for
         "Name": stats.get("name", "").removeprefix("/"),
         "CPUPerc": f"{percent:.2f}%",
         "MemUsage": f"{memory(used)} / {memory(limit)}",

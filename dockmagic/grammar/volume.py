@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 import click
 
 from dockmagic.errors import UsageMistake
+from dockmagic.grammar import rows
 from dockmagic.grammar.filters import Filter, encoded
 from dockmagic.grammar.listing import (
     filter_option,
     format_option,
     inspected,
-    labelled,
     listed,
     listing_options,
     pruned,
@@ -44,18 +44,12 @@ VOLUME_FIELDS = {"DRIVER": "Driver", "VOLUME NAME": "Name"}
 @click.pass_obj
 def ls(session: Session, filter: tuple[Filter, ...], format: str | None, quiet: bool) -> Any:
     answer = session.get("/volumes", filters=encoded(filter))
-    rows = [
-        {
-            "Driver": entry["Driver"],
-            "Name": entry["Name"],
-            "Mountpoint": entry["Mountpoint"],
-            "Scope": entry.get("Scope", "local"),
-            **labelled(entry.get("Labels")),
-        }
-        for entry in sorted(answer["Volumes"] or (), key=lambda entry: entry["Name"])
+    found = [
+        rows.of_volume(entry)
+        for entry in sorted(answer["Volumes"] or (), key=lambda entry: rows.natural(entry["Name"]))
     ]
     names = "Name" if quiet else None
-    return listed(rows, VOLUME_FIELDS, "Volumes", empty="No volumes.", format=format, names=names)
+    return listed(found, VOLUME_FIELDS, "Volumes", empty="No volumes.", format=format, names=names)
 
 
 volume.add_command(ls, "list")

@@ -75,6 +75,16 @@ def clock(value: str | float | None) -> str:
     return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if then else "never"
 
 
+def stamp(value: str | float | None) -> str:
+    """A time as Go prints it, which `--format '{{.CreatedAt}}'` shows: `2024-05-01 12:30:05 +0000 UTC`."""
+    then = moment(value)
+    if then is None:
+        return "0001-01-01 00:00:00 +0000 UTC"
+    local = then if isinstance(value, str) else then.astimezone()
+    fraction = value.partition(".")[2].rstrip("Z").rstrip("0") if isinstance(value, str) else ""
+    return f"{local:%Y-%m-%d %H:%M:%S}{f'.{fraction}' if fraction else ''} {local:%z %Z}"
+
+
 def short(identity: str) -> str:
     """The first twelve digits of an id or digest, as Docker's tables show it."""
     return identity.removeprefix("sha256:")[:12]

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from dockmagic.errors import DockmagicError
+from dockmagic.grammar import rows
 from dockmagic.grammar.container.group import container, some_containers
 from dockmagic.grammar.filters import MOMENT, Filter, encoded
 from dockmagic.grammar.kinds import INTEGER
@@ -12,7 +13,6 @@ from dockmagic.grammar.listing import (
     LISTING_FORMAT,
     format_option,
     inspected,
-    labelled,
     listed,
     listing_options,
     no_trunc_option,
@@ -62,7 +62,10 @@ def ls(
     if limit > 0:
         params["limit"] = limit
     return listed(
-        [ps_row(summary, no_trunc=no_trunc) for summary in session.get("/containers/json", **params)],
+        [
+            rows.of_container(summary, no_trunc=no_trunc)
+            for summary in session.get("/containers/json", **params)
+        ],
         PS_FIELDS,
         "Containers" if all or limit > 0 else "Running containers",
         empty="No containers.",
@@ -74,47 +77,6 @@ def ls(
 
 container.add_command(ls, "ps")
 container.add_command(ls, "list")
-
-
-def ps_row(summary: dict[str, Any], *, no_trunc: bool) -> dict[str, Any]:
-    """One container with the fields that `docker ps --format` knows."""
-    from dockmagic.views.units import ago, clock, short, size
-
-    names = [name.removeprefix("/") for name in summary.get("Names") or ()]
-    command = summary.get("Command") or ""
-    image = summary.get("Image") or ""
-    if not no_trunc:
-        names = [name for name in names if "/" not in name] or names
-        command = command if len(command) <= 20 else command[:19] + "…"
-        image = short(image) if image.startswith("sha256:") else image
-    mounts = [mount.get("Name") or mount.get("Source", "") for mount in summary.get("Mounts") or ()]
-    return {
-        "ID": summary["Id"] if no_trunc else summary["Id"][:12],
-        "Image": image,
-        "Command": f'"{command}"',
-        "CreatedAt": clock(summary["Created"]),
-        "RunningFor": ago(summary["Created"]),
-        "Status": summary.get("Status", ""),
-        "State": summary.get("State", ""),
-        "Ports": published(summary.get("Ports") or ()),
-        "Names": ",".join(names),
-        "Size": f"{size(summary.get('SizeRw') or 0)} (virtual {size(summary.get('SizeRootFs') or 0)})",
-        **labelled(summary.get("Labels")),
-        "Mounts": ",".join(mounts if no_trunc else [mount[:15] for mount in mounts]),
-        "Networks": ",".join((summary.get("NetworkSettings") or {}).get("Networks") or {}),
-        "LocalVolumes": str(sum(mount.get("Driver") == "local" for mount in summary.get("Mounts") or ())),
-    }
-
-
-def published(ports: Any) -> str:
-    """`0.0.0.0:8080->80/tcp, 443/tcp`, as `docker ps` writes it."""
-    words = []
-    for port in sorted(ports, key=lambda p: (p.get("PrivatePort", 0), p.get("Type", ""), p.get("IP", ""))):
-        inside = f"{port['PrivatePort']}/{port['Type']}"
-        host = port.get("IP", "")
-        host = f"[{host}]" if ":" in host else host
-        words.append(f"{host}:{port['PublicPort']}->{inside}" if port.get("PublicPort") else inside)
-    return ", ".join(words)
 
 
 @container.command("inspect", help="Display detailed information on one or more containers")
@@ -195,7 +157,7 @@ def stats(
     names = containers or tuple(summary["Id"] for summary in session.get("/containers/json", all=int(all)))
 
     def row(name: str) -> dict[str, str]:
-        return usage.row(session.get(f"/containers/{name}/stats", stream=0), no_trunc=no_trunc)
+        return usage.row(session.get(f"/containers/{name}/stats", stream=0), name, no_trunc=no_trunc)
 
     return listed(
         each(names, row, at_once=AT_ONCE),
@@ -214,7 +176,7 @@ def port(session: Session, name: str, private: str | None) -> Text:
     bindings = session.container(name).attrs["NetworkSettings"].get("Ports") or {}
     wanted = private if private is None or "/" in private else f"{private}/tcp"
     lines = []
-    for inside, hosts in sorted(bindings.items()):
+    for inside, hosts in sorted(bindings.items(), key=lambda item: _numbered(item[0])):
         for host in hosts or ():
             address = f"[{host['HostIp']}]" if ":" in host["HostIp"] else host["HostIp"]
             if wanted is None:
@@ -224,6 +186,11 @@ def port(session: Session, name: str, private: str | None) -> Text:
     if wanted is not None and not lines:
         raise DockmagicError(f"Error: No public port '{wanted}' published for {name}")
     return Text("\n".join(lines))
+
+
+def _numbered(port: str) -> tuple[int, str]:
+    number, _, protocol = port.partition("/")
+    return int(number), protocol
 
 
 @container.command("diff", help="Inspect changes to files or directories on a container's filesystem")
