@@ -125,7 +125,11 @@ def _summed(kind: str, every: list[Any], active: list[Any], total: int, free: in
 def details(usage: dict[str, Any]) -> dict[str, list[Row]]:
     """The rows of each section."""
     return {
-        "Images": [row for entry in usage.get("Images", []) for row in rows.of_image(entry, no_trunc=False)],
+        "Images": [
+            row
+            for entry in usage.get("Images", [])
+            for row in rows.of_image(entry, no_trunc=False, digests=False)
+        ],
         "Containers": [
             {**rows.of_container(entry, no_trunc=False), "Size": _size(entry.get("SizeRw") or 0)}
             for entry in usage.get("Containers", [])

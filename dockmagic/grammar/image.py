@@ -89,8 +89,9 @@ def ls(
 ) -> Any:
     wanted = (*filter, ("reference", name)) if name else filter
     summaries = session.get("/images/json", all=int(all), filters=encoded(wanted))
+    told = digests or "{{.Digest}}" in (format or "")
     return listed(
-        [row for summary in summaries for row in rows.of_image(summary, no_trunc=no_trunc)],
+        [row for each in summaries for row in rows.of_image(each, no_trunc=no_trunc, digests=told)],
         IMAGE_FIELDS,
         "Images",
         empty="No images.",

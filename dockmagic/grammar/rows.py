@@ -84,21 +84,22 @@ def _host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def of_image(summary: Row, *, no_trunc: bool) -> list[Row]:
-    """One row for each tag of an image."""
+def of_image(summary: Row, *, no_trunc: bool, digests: bool = True) -> list[Row]:
+    """One row for each tag of an image, which tells its digest only if `digests`."""
     from dockmagic.views.units import ago, short, size, stamp
 
-    digests = {name.partition("@")[0]: name.partition("@")[2] for name in summary.get("RepoDigests") or ()}
+    pairs = [name.partition("@")[::2] for name in summary.get("RepoDigests") or ()]
+    known = {repository: digest if digests else "<none>" for repository, digest in pairs}
     tags = [tag for tag in summary.get("RepoTags") or () if tag != "<none>:<none>"]
     names = [tag.rpartition(":")[::2] for tag in tags]
-    names += [(name, "<none>") for name in digests if name != "<none>" and name not in {n for n, _ in names}]
+    names += [(name, "<none>") for name in known if name != "<none>" and name not in {n for n, _ in names}]
     shared, containers = _counted(summary.get("SharedSize")), _counted(summary.get("Containers"))
     return [
         {
             "ID": summary["Id"] if no_trunc else short(summary["Id"]),
             "Repository": repository,
             "Tag": tag,
-            "Digest": digests.get(repository, "<none>"),
+            "Digest": known.get(repository, "<none>"),
             "CreatedSince": ago(summary["Created"]),
             "CreatedAt": stamp(summary["Created"]),
             "Size": size(summary["Size"]),
