@@ -317,3 +317,58 @@ def test_an_empty_volume_starts_with_what_the_image_has_there(engine: EngineProc
     run_with_data("--mount", "type=volume,src=bare,dst=/data,volume-nocopy")
     assert shell(engine, "-v", "bare:/data", script="ls /data") == ""
     engine.docker("rmi", "with-data")
+
+
+@pytest.fixture
+def lender(engine: EngineProcess, tmp_path: Path) -> Path:
+    """A container `lender` with volumes, a bind mount of the returned directory, and a tmpfs."""
+    options = ["-v", "lent:/data", "-v", "/anonymous", "-v", f"{tmp_path}:/outside", "--tmpfs", "/scratch"]
+    engine.docker("create", "--name", "lender", *options, "busybox", "true")
+    return tmp_path
+
+
+def test_volumes_from(engine: EngineProcess, lender: Path) -> None:
+    (lender / "file").write_text("outside\n")
+    script = (
+        "echo kept > /data/file; cat /outside/file; ls -d /anonymous; test -e /scratch || echo no scratch"
+    )
+    assert shell(engine, "--volumes-from", "lender", script=script) == "outside\n/anonymous\nno scratch\n"
+    assert shell(engine, "--volumes-from", "lender:ro", script="cat /data/file") == "kept\n"
+    assert "Read-only" in shell(engine, "--volumes-from", "lender:ro", script="touch /data/no")
+    assert (volume_path(engine, "lent") / "file").read_text() == "kept\n"
+
+
+def test_volumes_from_give_way_to_ones_own(engine: EngineProcess, lender: Path, tmp_path: Path) -> None:
+    options = ["--volumes-from", "lender", "-v", "mine:/data"]
+    engine.docker("create", "--name", "box", *options, "busybox", "true")
+    mounts = json.loads(engine.docker("inspect", "-f", "{{json .Mounts}}", "box").stdout)
+    assert {mount["Destination"]: mount.get("Name") for mount in mounts}["/data"] == "mine"
+    assert {mount["Destination"] for mount in mounts} == {"/data", "/anonymous", "/outside"}
+
+
+def test_lent_volumes_stay_while_somebody_has_them(engine: EngineProcess, lender: Path) -> None:
+    engine.docker("create", "--name", "box", "--volumes-from", "lender", "busybox", "true")
+    engine.docker("rm", "-v", "lender")
+    assert len(engine.docker("volume", "ls", "-q").stdout.split()) == 2
+    engine.docker("rm", "-v", "box")
+    assert engine.docker("volume", "ls", "-q").stdout == "lent\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("nobody", "No such container: nobody"),
+        ("lender:wild", "invalid mode: wild"),
+        ("lender:nocopy", "invalid mode: nocopy"),
+    ],
+)
+def test_volumes_from_refused(engine: EngineProcess, lender: Path, given: str, sentence: str) -> None:
+    done = engine.docker("create", "--volumes-from", given, "busybox", "true", check=False)
+    assert (done.returncode, sentence in done.stderr) == (1, True), done.stderr
+
+
+def test_a_volume_is_filled_when_the_container_is_created(engine: EngineProcess) -> None:
+    engine.docker("create", "--name", "box", "-v", "filled:/etc", "busybox", "true")
+    assert (volume_path(engine, "filled") / "passwd").exists()
+    engine.docker("create", "--name", "other", "-v", "empty:/etc:nocopy", "busybox", "true")
+    assert list(volume_path(engine, "empty").iterdir()) == []

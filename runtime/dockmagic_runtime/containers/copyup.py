@@ -1,8 +1,8 @@
 """Copy-up: an empty volume mounted over a directory of the image starts with that directory's content.
 
-Docker's rule: named and anonymous volumes only, only while the volume is empty, never with `nocopy`. The
-image's side is read through a detached read-only mount and by descriptor, so that its symbolic links lead
-nowhere else.
+Docker's rule: named and anonymous volumes only, when a container is created with them, only while the
+volume is empty, never with `nocopy`. The image's side is read through a detached read-only mount and by
+descriptor, so that its symbolic links lead nowhere else.
 """
 
 import os
@@ -16,18 +16,22 @@ from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 Json = dict[str, Any]
 
 
-def copy_up(points: list[Json], rootfs: Rootfs) -> None:
-    """Fill the empty volumes among `points` from the image below `rootfs`."""
-    wanting = [
+def wanting(points: list[Json]) -> list[Json]:
+    """Those among `points` that are empty volumes to be filled."""
+    return [
         point
         for point in points
         if point["Type"] == "volume" and not option(point, "NoCopy") and _empty(point["Source"])
     ]
-    if not wanting or rootfs.host:
+
+
+def copy_up(points: list[Json], rootfs: Rootfs) -> None:
+    """Fill the volumes of `points`, which are empty, from the image below `rootfs`."""
+    if rootfs.host:
         return
     root = mount_rootfs(Rootfs(lower=rootfs.lower))
     try:
-        for point in wanting:
+        for point in points:
             _copy(root, point["Destination"], point["Source"])
     finally:
         os.close(root)

@@ -60,7 +60,7 @@ def new_container(
         config=config,
         host_config=host,
         endpoints=endpoints,
-        mounts=mountpoints.settle(config, host, volumes),
+        mounts=mountpoints.settle(config, host, volumes, records),
         layers=list(image.diff_ids),
         links=_links(host, endpoints, records),
     )

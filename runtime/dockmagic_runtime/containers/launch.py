@@ -1,4 +1,4 @@
-"""What a start prepares, in order: account, volumes, network, files of /etc, OCI configuration, spawner.
+"""What a start prepares, in order: account, network, files of /etc, OCI configuration, spawner.
 
 Nothing is undone here: what a failed start leaves is the container's network, which its owner gives back.
 """
@@ -9,7 +9,6 @@ from typing import Any
 
 from dockmagic_runtime.containers import etcfiles, joining, links, logoptions, spec, subpaths
 from dockmagic_runtime.containers.accounts import Account, AccountFiles, read_account_files
-from dockmagic_runtime.containers.copyup import copy_up
 from dockmagic_runtime.containers.live import Live
 from dockmagic_runtime.containers.places import Places
 from dockmagic_runtime.containers.record import Container, Records
@@ -50,7 +49,6 @@ class Launcher:
         directory = self._places.directory(container)
         rootfs = self._snapshots.get(container.id)
         account = self._account(container, rootfs)
-        copy_up(container.mounts, rootfs)
         namespaces, etc_mounts = await self._connect(container)
         around = spec.Surroundings(
             account,

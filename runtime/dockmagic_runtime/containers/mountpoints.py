@@ -1,4 +1,5 @@
-"""What is mounted into a container from outside its layers: `-v`, `--mount`, `--tmpfs`, image VOLUMEs.
+"""What is mounted into a container from outside its layers: `-v`, `--mount`, `--tmpfs`, `--volumes-from`,
+image VOLUMEs.
 
 Each becomes one of Docker's mount points (the JSON under `Mounts` in inspect), settled when the container is
 created, and one OCI mount each time it starts. `Options`, which inspect does not show, holds what Docker's
@@ -21,17 +22,19 @@ from typing import Any
 
 from dockmagic_runtime.containers import mountspec
 from dockmagic_runtime.containers.mountspec import MountSpec
+from dockmagic_runtime.containers.record import Container, Records
 from dockmagic_runtime.containers.tmpfs import mount_options
-from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.volumes.store import Volume, VolumeStore
 
 Json = dict[str, Any]
 
 
-def settle(config: Json, host: Json, volumes: VolumeStore) -> list[Json]:
+def settle(config: Json, host: Json, volumes: VolumeStore, records: Records) -> list[Json]:
     """All mount points of a new container; makes the volumes that do not exist yet.
 
-    A destination named twice is an error; an image's VOLUME gives way to the user's own choice.
+    A destination named twice is an error; what comes from other containers gives way to the user's own
+    choice, and an image's VOLUME to both.
     """
     tmpfs = {mountspec.tmpfs_destination(path): text for path, text in (host["Tmpfs"] or {}).items()}
     asked = [mountspec.of_bind(bind, host["VolumeDriver"]) for bind in host["Binds"] or []]
@@ -41,14 +44,46 @@ def settle(config: Json, host: Json, volumes: VolumeStore) -> list[Json]:
         if each.target in taken:
             raise InvalidParameter(f"Duplicate mount point: {each.target}")
         taken.add(each.target)
+    others = _others(host["VolumesFrom"] or [], records)
     points = [_point(each, volumes) for each in asked]
     points += [_tmpfs(path, text) for path, text in tmpfs.items()]
+    for target, (other, read_only) in others.items():
+        if target not in taken:
+            taken.add(target)
+            points.append(_lent(other, read_only))
     for path in config.get("Volumes") or {}:
         target = posixpath.normpath(path)
         if target not in taken:
             taken.add(target)
             points.append(_volume(MountSpec(target, "volume", driver=host["VolumeDriver"]), volumes))
     return points
+
+
+def _others(asked: list[str], records: Records) -> dict[str, tuple[Json, bool]]:
+    """Destination -> mount point and whether it is only to be read; the last container has the last word."""
+    found = {}
+    for text in asked:
+        name, read_only = mountspec.of_volumes_from(text)
+        for point in _lender(name, records).mounts:
+            if point["Type"] != "tmpfs":  # it holds nothing that could be shared
+                found[point["Destination"]] = point, read_only
+    return found
+
+
+def _lender(name: str, records: Records) -> Container:
+    try:
+        return records.get(name)
+    except NotFound as error:
+        # No 404: the docker command would take it for a missing image, and pull.
+        raise InvalidParameter(str(error)) from None
+
+
+def _lent(point: Json, read_only: bool) -> Json:
+    """Another container's mount point as a new one's. Its volume has been filled, or shall not be."""
+    lent = {**point, "Mode": "", "RW": point["RW"] and not read_only}
+    if point["Type"] == "volume":
+        lent["Options"] = {**point.get("Options", {}), "NoCopy": True}
+    return lent
 
 
 def shown(points: list[Json]) -> list[Json]:

@@ -1,4 +1,4 @@
-"""What a client may ask to be mounted: `-v` as text and `--mount` as JSON, checked by Docker's rules.
+"""What a client may ask to be mounted: `-v` as text, `--mount` as JSON, `--volumes-from`, by Docker's rules.
 
 Sentences and rules are those of moby's `volume/mounts` (its Linux parser).
 """
@@ -120,6 +120,19 @@ def of_mount(given: Json) -> MountSpec:
             case "tmpfs":
                 return _tmpfs(mount)
         raise InvalidParameter("mount type unknown")
+
+
+def of_volumes_from(text: str) -> tuple[str, bool]:
+    """`container[:mode]`: whose volumes, and whether they are only to be read."""
+    if not text:
+        raise InvalidParameter("volumes-from specification cannot be an empty string")
+    name, _, mode = text.partition(":")
+    words = mode.split(",")
+    if not _valid_mode(mode) or any(word in ("nocopy", *_PROPAGATIONS) for word in words):
+        raise InvalidParameter(f"invalid mode: {mode}")
+    if not name:
+        raise InvalidParameter('invalid name or ID supplied: ""')
+    return name, "ro" in words
 
 
 def tmpfs_destination(path: str) -> str:

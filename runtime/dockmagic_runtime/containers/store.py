@@ -21,7 +21,7 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.containers import creation, names, restarts, settings, updating
+from dockmagic_runtime.containers import copyup, creation, names, restarts, settings, updating
 from dockmagic_runtime.containers.launch import Launcher
 from dockmagic_runtime.containers.live import Live
 from dockmagic_runtime.containers.places import Places
@@ -81,6 +81,7 @@ class Containers:
         self.records = records
         self._live: dict[str, Live] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._filling = asyncio.Lock()
         self._closing = False
         self.on_run: list[Callable[[Container], None]] = []
         self.on_exit: list[Callable[[Container], None]] = []
@@ -120,14 +121,21 @@ class Containers:
             raise InvalidParameter("no image specified")
         image = self._images.get(reference)
         container, warnings = creation.new_container(body, name, image, self.records, self._volumes)
-        self._snapshots.prepare(container.id, container.layers, host=image.host)
+        rootfs = self._snapshots.prepare(container.id, container.layers, host=image.host)
         try:
+            await self._fill_volumes(container, rootfs)
             self.records.insert(container)
-        except EngineError:
+        except (EngineError, OSError):
             self._discard(container)
             raise
         self._publish(container, "create")
         return container, warnings
+
+    async def _fill_volumes(self, container: Container, rootfs: Rootfs) -> None:
+        if copyup.wanting(container.mounts):
+            async with self._filling:  # one volume may be new to several containers
+                points = copyup.wanting(container.mounts)
+                await asyncio.to_thread(copyup.copy_up, points, rootfs)
 
     async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, killing it first if `force`; with `volumes` its anonymous volumes too."""
