@@ -8,13 +8,23 @@ made inside another namespace configures that namespace from wherever it is used
 The socket is our own because pyroute2's bring an event loop along and wait for each request by itself.
 """
 
+import errno
 import fcntl
 import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +38,10 @@ _SIOCGIFINDEX = 0x8933
 # linux/if_link.h, linux/if_bridge.h
 _ADDR_GEN_MODE_NONE = 1
 _MODE_HAIRPIN = 1
+_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+_NO_DUPLICATE_DETECTION = 2  # linux/if_addr.h, IFA_F_NODAD
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _STATE_DISABLED = 0
 
 _MARSHAL = rtnl.Marshal()
@@ -36,6 +50,8 @@ _MARSHAL.msg_map = {
     rtnl.RTM_NEWADDR: rtnl.ifaddrmsg,
     rtnl.RTM_NEWROUTE: rtnl.rtmsg,
 }
+
+Interface = IPv4Interface | IPv6Interface
 
 # A netlink attribute in pyroute2's form: its name, its value, and flags of the attribute, if any.
 Attribute = tuple[str, Any] | tuple[str, Any, int]
@@ -111,6 +127,54 @@ def add_veth(name: str, bridge: int, mtu: int, *, peer: str, peer_mac: bytes, na
     return Message(rtnl.ifinfmsg, rtnl.RTM_NEWLINK, _CREATE, _UP, attributes)
 
 
+def add_pair(name: str, peer: str) -> Message:
+    """A veth pair with both ends here: once both are up, what hangs on one of them sees what else does."""
+    pair = _nested(
+        ("IFLA_INFO_KIND", "veth"),
+        ("IFLA_INFO_DATA", _nested(("VETH_INFO_PEER", _nested(("IFLA_IFNAME", peer))))),
+    )
+    return Message(
+        rtnl.ifinfmsg, rtnl.RTM_NEWLINK, _CREATE, attributes=(("IFLA_IFNAME", name), ("IFLA_LINKINFO", pair))
+    )
+
+
+def add_vlan(name: str, parent: int, number: int) -> Message:
+    """The interface, up, of the tagged frames (IEEE 802.1Q) on another."""
+    data = _nested(("IFLA_VLAN_ID", number))
+    attributes = (
+        ("IFLA_IFNAME", name),
+        ("IFLA_LINK", parent),
+        ("IFLA_LINKINFO", _nested(("IFLA_INFO_KIND", "vlan"), ("IFLA_INFO_DATA", data))),
+    )
+    return Message(rtnl.ifinfmsg, rtnl.RTM_NEWLINK, _CREATE, _UP, attributes)
+
+
+def add_macvlan(name: str, parent: int, mode: str, mac: bytes, mtu: int, namespace: int) -> Message:
+    """An interface in `namespace` (an fd), down, with a MAC address of its own on the wire of `parent`."""
+    data = _nested(("IFLA_MACVLAN_MODE", _MACVLAN_MODES[mode]))
+    return _hanging(name, parent, mtu, namespace, "macvlan", data, ("IFLA_ADDRESS", mac.hex(":")))
+
+
+def add_ipvlan(name: str, parent: int, mode: str, mtu: int, namespace: int) -> Message:
+    """An interface in `namespace` (an fd), down, that shares the MAC address of `parent`."""
+    data = _nested(("IFLA_IPVLAN_MODE", _IPVLAN_MODES[mode]))
+    return _hanging(name, parent, mtu, namespace, "ipvlan", data)
+
+
+def _hanging(
+    name: str, parent: int, mtu: int, namespace: int, kind: str, data: Any, *more: Attribute
+) -> Message:
+    attributes = (
+        ("IFLA_IFNAME", name),
+        ("IFLA_LINK", parent),
+        ("IFLA_MTU", mtu),
+        ("IFLA_NET_NS_FD", namespace),
+        ("IFLA_LINKINFO", _nested(("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", data))),
+        *more,
+    )
+    return Message(rtnl.ifinfmsg, rtnl.RTM_NEWLINK, _CREATE, attributes=attributes)
+
+
 def set_up(index: int) -> Message:
     return Message(rtnl.ifinfmsg, rtnl.RTM_NEWLINK, fields={"index": index, **_UP})
 
@@ -150,19 +214,20 @@ def delete_link(index: int) -> Message:
     return Message(rtnl.ifinfmsg, rtnl.RTM_DELLINK, fields={"index": index})
 
 
-def add_address(index: int, address: IPv4Interface) -> Message:
-    attributes = (
-        ("IFA_LOCAL", str(address.ip)),
-        ("IFA_ADDRESS", str(address.ip)),
-        ("IFA_BROADCAST", str(address.network.broadcast_address)),
-    )
-    fields = {"family": socket.AF_INET, "prefixlen": address.network.prefixlen, "index": index}
+def add_address(index: int, address: Interface) -> Message:
+    """An IPv6 address is usable at once: that nobody else has it is what pools are for."""
+    attributes: tuple[Attribute, ...] = (("IFA_LOCAL", str(address.ip)), ("IFA_ADDRESS", str(address.ip)))
+    fields = {"family": _FAMILY[address.version], "prefixlen": address.network.prefixlen, "index": index}
+    if address.version == 4:
+        attributes += (("IFA_BROADCAST", str(address.network.broadcast_address)),)
+    else:
+        fields["flags"] = _NO_DUPLICATE_DETECTION
     return Message(rtnl.ifaddrmsg, rtnl.RTM_NEWADDR, _CREATE, fields, attributes)
 
 
-def add_default_route(gateway: IPv4Address) -> Message:
+def add_default_route(gateway: IPv4Address | IPv6Address) -> Message:
     fields = {
-        "family": socket.AF_INET,
+        "family": _FAMILY[gateway.version],
         "table": _MAIN_TABLE,
         "proto": rtnl.rt_proto["boot"],
         "scope": rtnl.rt_scope["universe"],
@@ -224,28 +289,36 @@ class Route:
         index: int = struct.unpack_from("=i", answer, 16)[0]
         return index
 
+    def knows(self, kind: str) -> bool:
+        """Whether this kernel has interfaces of a kind that hangs on another one (macvlan, ipvlan, vlan)."""
+        try:
+            # Without the other one it is refused in any case.
+            attributes = (("IFLA_LINKINFO", _nested(("IFLA_INFO_KIND", kind))),)
+            self.request(Message(rtnl.ifinfmsg, rtnl.RTM_NEWLINK, _CREATE, attributes=attributes))
+        except OSError as error:
+            return error.errno != errno.EOPNOTSUPP
+        return True
+
     def links(self) -> list[Link]:
         return [
             Link(link["index"], link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MASTER", 0))
             for link in self._dump(Message(rtnl.ifinfmsg, rtnl.RTM_GETLINK))
         ]
 
-    def addresses(self) -> dict[int, list[IPv4Interface]]:
-        """The IPv4 addresses of each interface, by its index."""
-        found: dict[int, list[IPv4Interface]] = {}
-        wanted = {"family": socket.AF_INET}
-        for address in self._dump(Message(rtnl.ifaddrmsg, rtnl.RTM_GETADDR, fields=wanted)):
-            if local := address.get_attr("IFA_LOCAL"):
-                here = IPv4Interface((local, address["prefixlen"]))
+    def addresses(self) -> dict[int, list[Interface]]:
+        """The addresses of each interface, by its index."""
+        found: dict[int, list[Interface]] = {}
+        for address in self._dump(Message(rtnl.ifaddrmsg, rtnl.RTM_GETADDR)):
+            if local := address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"):
+                here = ip_interface((local, address["prefixlen"]))
                 found.setdefault(address["index"], []).append(here)
         return found
 
-    def subnets(self) -> list[IPv4Network]:
-        """The IPv4 destinations this namespace has a route to, default routes aside."""
-        wanted = {"family": socket.AF_INET}
+    def subnets(self) -> list[IPv4Network | IPv6Network]:
+        """The destinations this namespace has a route to, default routes aside."""
         return [
-            IPv4Network((route.get_attr("RTA_DST"), route["dst_len"]), strict=False)
-            for route in self._dump(Message(rtnl.rtmsg, rtnl.RTM_GETROUTE, fields=wanted))
+            ip_network((route.get_attr("RTA_DST"), route["dst_len"]), strict=False)
+            for route in self._dump(Message(rtnl.rtmsg, rtnl.RTM_GETROUTE))
             if route["dst_len"] and route["table"] == _MAIN_TABLE
         ]
 

@@ -2,11 +2,11 @@
 
 import secrets
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.networks import ipam
+from dockmagic_runtime.networks.ipam import Subnet
 from dockmagic_runtime.networks.network import PREDEFINED, SCHEMA, Network
 from dockmagic_runtime.storage.database import Database
 
@@ -24,7 +24,7 @@ class Catalogue:
             row["id"]: Network.from_row(row) for row in self._db.query("SELECT * FROM networks")
         }
 
-    def predefine(self, interface: str, interfaces: Iterable[str], routed: list[IPv4Network]) -> None:
+    def predefine(self, interface: str, interfaces: Iterable[str], routed: list[Subnet]) -> None:
         """Have the three networks that every engine has; `interface` is the default bridge's.
 
         The default bridge gets another subnet if, while it was down, this host got a route there.
@@ -40,7 +40,7 @@ class Catalogue:
             new = Network(secrets.token_hex(32), name, driver, timestamps.now())
             if new.bridged:
                 new.interface = interface
-                new.pool = ipam.pool([], self.subnets, routed)
+                new.pools = ipam.pools([], self.subnets, routed, ipv6=False)
                 new.options = {
                     "com.docker.network.bridge.default_bridge": "true",
                     "com.docker.network.bridge.enable_icc": "true",
@@ -80,8 +80,12 @@ class Catalogue:
         return [each for each in self if each.bridged]
 
     @property
-    def subnets(self) -> list[IPv4Network]:
-        return [each.pool.subnet for each in self.bridged]
+    def addressed(self) -> list[Network]:
+        return [each for each in self if each.addressed]
+
+    @property
+    def subnets(self) -> list[Subnet]:
+        return [pool.subnet for each in self for pool in each.pools]
 
     def add(self, new: Network) -> None:
         with self._db.transaction() as connection:

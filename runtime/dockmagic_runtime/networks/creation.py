@@ -2,40 +2,33 @@
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dockmagic_runtime import timestamps
-from dockmagic_runtime.errors import Forbidden, InvalidParameter, NotFound, NotImplementedHere
-from dockmagic_runtime.networks import ipam
+from dockmagic_runtime.errors import Forbidden, InvalidParameter, NotImplementedHere
+from dockmagic_runtime.networks.drivers import driver as driver_of
+from dockmagic_runtime.networks.ipam import AddressPool
 from dockmagic_runtime.networks.network import PREDEFINED, Network
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
-def check(name: str, driver: str, ipam_driver: str, *, ipv6: bool) -> None:
+def check(name: str, driver: str, ipam_driver: str) -> None:
     """Raises Forbidden, InvalidParameter, NotFound or NotImplementedHere."""
     if name in PREDEFINED:
         raise Forbidden(f"operation is not permitted on predefined {name} network")
     if not _NAME.fullmatch(name):
         raise InvalidParameter(f"invalid network name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-    if driver in ("host", "null"):
-        raise Forbidden(f'only one instance of "{driver}" network is allowed')
-    if driver in ("macvlan", "ipvlan", "overlay"):
-        raise NotImplementedHere(
-            f"the network driver {driver} is not supported: this engine has bridge, host and null"
-        )
-    if driver != "bridge":
-        raise NotFound(f'could not find plugin {driver} in v1 plugin registry: plugin "{driver}" not found')
+    driver_of(driver)
     if ipam_driver not in ("", "default"):
         raise NotImplementedHere(f"the IPAM driver {ipam_driver} is not supported")
-    if ipv6:
-        raise NotImplementedHere("IPv6 networks are not supported")
 
 
-def bridged(
+def new_network(
     name: str,
-    pool: ipam.AddressPool,
+    driver: str,
+    pools: list[AddressPool],
     *,
     ipam_config: Sequence[dict[str, Any]],
     ipam_options: dict[str, str] | None,
@@ -44,13 +37,13 @@ def bridged(
     options: dict[str, str] | None,
     labels: dict[str, str] | None,
 ) -> Network:
-    """A new user-defined bridge network. Raises InvalidParameter for an option out of range."""
+    """A new user-defined network. Raises InvalidParameter for an option out of range."""
     new = Network(
         secrets.token_hex(32),
         name,
-        "bridge",
+        driver,
         timestamps.now(),
-        pool=pool,
+        pools=pools,
         internal=internal,
         attachable=attachable,
         options=dict(options or {}),
@@ -58,14 +51,18 @@ def bridged(
         ipam_options=dict(ipam_options or {}),
         user_subnet=any(entry.get("Subnet") for entry in ipam_config),
     )
-    new.interface = new.options.get("com.docker.network.bridge.name") or f"br-{new.id[:12]}"
-    if len(new.interface.encode()) > 15 or not _NAME.fullmatch(new.interface):
-        raise InvalidParameter(f"invalid bridge name: {new.interface}")
     try:
         mtu = new.mtu
     except ValueError:
         raise InvalidParameter(f"invalid MTU: {new.options}") from None
     if not 68 <= mtu <= 65535:
         raise InvalidParameter(f"invalid MTU number: {mtu}")
-    ipam.address(new.host_binding)
+    driver_of(driver).settle(new)
     return new
+
+
+def check_parent(new: Network, others: Iterable[Network]) -> None:
+    """Raises Forbidden if another network's interfaces hang on the same parent already."""
+    for other in others:
+        if not new.bridged and new.addressed and other.parent == new.parent and not other.bridged:
+            raise Forbidden(f"network {other.name} is already using parent interface {new.parent}")

@@ -5,9 +5,9 @@ that network only. Several containers may share an alias.
 """
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address
 
 from dockmagic_runtime.networks.endpoints import Endpoint
+from dockmagic_runtime.networks.ipam import Address
 from dockmagic_runtime.networks.network import Network
 
 
@@ -16,7 +16,7 @@ class Names:
 
     def __init__(self) -> None:
         self._endpoints: dict[str, dict[str, list[Endpoint]]] = {}
-        self._owners: dict[tuple[str, IPv4Address], str] = {}
+        self._owners: dict[tuple[str, Address], str] = {}
 
     def add(self, endpoint: Endpoint, container: str, hostname: str) -> None:
         if not endpoint.network.resolves:
@@ -24,7 +24,8 @@ class Names:
         known = self._endpoints.setdefault(endpoint.network.id, {})
         for name in endpoint.names(container, hostname):
             known.setdefault(name.lower(), []).append(endpoint)
-        self._owners[endpoint.network.id, endpoint.address] = container
+        for address in endpoint.addresses:
+            self._owners[endpoint.network.id, address] = container
 
     def remove(self, endpoint: Endpoint) -> None:
         known = self._endpoints.get(endpoint.network.id, {})
@@ -32,18 +33,20 @@ class Names:
             known[name].remove(endpoint)
             if not known[name]:
                 del known[name]
-        self._owners.pop((endpoint.network.id, endpoint.address), None)
+        for address in endpoint.addresses:
+            self._owners.pop((endpoint.network.id, address), None)
 
-    def addresses(self, name: str, networks: Iterable[Network]) -> list[IPv4Address] | None:
-        """The addresses of a lower-case name as seen from these networks; None if nobody has it."""
-        found: list[IPv4Address] = []
+    def addresses(self, name: str, networks: Iterable[Network]) -> list[Address] | None:
+        """The addresses (IPv4, IPv6) of a lower-case name seen from these networks; None if nobody has it."""
+        found: list[Address] = []
         for network in networks:
             known = self._endpoints.get(network.id, {})
             short = name.removesuffix("." + network.name.lower())
-            found += [endpoint.address for endpoint in known.get(name) or known.get(short) or ()]
+            for endpoint in known.get(name) or known.get(short) or ():
+                found += endpoint.addresses
         return found or None
 
-    def name_of(self, address: IPv4Address, networks: Iterable[Network]) -> str | None:
+    def name_of(self, address: Address, networks: Iterable[Network]) -> str | None:
         """`container.network` of the container with this address."""
         for network in networks:
             if owner := self._owners.get((network.id, address)):

@@ -9,17 +9,17 @@ All functions here may be called from any thread of the engine; each leaves its 
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 from dockmagic_runtime.kernel import mounts, namespaces, netlink
 from dockmagic_runtime.kernel.netlink import Route
 from dockmagic_runtime.kernel.nftables import Nftables
-from dockmagic_runtime.networks.bridge import packed
+from dockmagic_runtime.networks.drivers import DRIVERS
 from dockmagic_runtime.networks.endpoints import Endpoint
+from dockmagic_runtime.networks.ipam import Address
 
 RESOLVER = "127.0.0.11"
 
@@ -94,51 +94,46 @@ def inside(namespace: int) -> Iterator[None]:
 
 
 def plug(
-    route: Route, namespace: int, endpoint: Endpoint, *, gateway: IPv4Address | None, hairpin: bool = False
+    route: Route,
+    namespace: int,
+    endpoint: Endpoint,
+    *,
+    gateways: Iterable[Address] = (),
+    hairpin: bool = False,
 ) -> None:
     """Give the namespace the interface of `endpoint`; `route` is a socket of the host's namespace.
 
-    With a `gateway` it also gets the default route; with `hairpin` it may call its own published ports.
+    It also gets default routes to the `gateways`; with `hairpin` it may call its own published ports.
     """
-    network = endpoint.network
-    route.request(
-        netlink.add_veth(
-            endpoint.host_interface,
-            route.index(network.interface),
-            network.mtu,
-            peer=endpoint.interface,
-            peer_mac=packed(endpoint.mac),
-            namespace=namespace,
-        )
-    )
+    DRIVERS[endpoint.network.driver].attach(route, endpoint, namespace)
     if hairpin:
         route.request(netlink.hairpin(route.index(endpoint.host_interface)))
     with inside(namespace):
         within = Route()
     with within:
         index = within.index(endpoint.interface)
-        requests = [
-            netlink.no_link_local(index),
-            netlink.add_address(index, IPv4Interface((endpoint.address, network.pool.subnet.prefixlen))),
+        within.request(
+            *([] if endpoint.address6 else [netlink.no_link_local(index)]),
+            *(netlink.add_address(index, address) for address in endpoint.interfaces),
             netlink.set_up(index),
-        ]
-        if gateway:
-            requests.append(netlink.add_default_route(gateway))
-        within.request(*requests)
+            *map(netlink.add_default_route, gateways),
+        )
 
 
-def route_out(path: Path, gateway: IPv4Address) -> None:
-    """Another default route, after the interface of the former one has gone."""
+def route_out(path: Path, gateways: Iterable[Address]) -> None:
+    """Other default routes, after the interface of the former ones has gone."""
     with opened(path) as namespace, inside(namespace):
         within = Route()
     with within:
-        within.request(netlink.add_default_route(gateway))
+        within.request(*map(netlink.add_default_route, gateways))
 
 
-def unplug(endpoint: Endpoint) -> None:
+def unplug(path: Path, endpoint: Endpoint) -> None:
     """Remove an interface from a container that goes on running (tens of milliseconds)."""
-    with Route() as route:
-        route.request(netlink.delete_link(route.index(endpoint.host_interface)))
+    with opened(path) as namespace, inside(namespace):
+        within = Route()
+    with within:
+        within.request(netlink.delete_link(within.index(endpoint.interface)))
 
 
 def silence(route: Route, endpoint: Endpoint) -> None:

@@ -7,7 +7,8 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any
 
-from dockmagic_runtime.networks.ipam import AddressPool, pool
+from dockmagic_runtime.networks import ipam
+from dockmagic_runtime.networks.ipam import AddressPool
 
 # The three every engine has. A name of these is the network's and its mode's at once.
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
@@ -23,15 +24,19 @@ SCHEMA = (
     )""",
 )
 
+# The drivers whose containers have an interface and addresses of the network.
+_ADDRESSED = ("bridge", "macvlan", "ipvlan")
 _OPTION = "com.docker.network.bridge."
 _MTU = "com.docker.network.driver.mtu"
 
 
 @dataclass(eq=False)
 class Network:
-    """`interface` and `pool` belong to the driver `bridge`; the drivers `host` and `null` have neither.
+    """`pools` are its subnets, the IPv4 one first; the drivers `host` and `null` have none.
 
-    A network is `leaving` while its bridge is being removed: nobody may join it any more.
+    `interface` is what the engine made for it on this host: a bridge, or what other drivers hang their
+    interfaces on unless they were told of one (`parent`). A network is `leaving` while that is being removed:
+    nobody may join it any more.
     """
 
     id: str
@@ -39,7 +44,7 @@ class Network:
     driver: str
     created: str
     interface: str = ""
-    pool: AddressPool = None  # type: ignore[assignment]  # never asked for where there is none
+    pools: list[AddressPool] = field(default_factory=list)
     internal: bool = False
     attachable: bool = False
     options: dict[str, str] = field(default_factory=dict)
@@ -57,9 +62,27 @@ class Network:
         return self.driver == "bridge"
 
     @property
+    def addressed(self) -> bool:
+        return self.driver in _ADDRESSED
+
+    @property
+    def pool(self) -> AddressPool:
+        """That of IPv4."""
+        return self.pools[0]
+
+    @property
+    def pool6(self) -> AddressPool | None:
+        return next((each for each in self.pools if each.subnet.version == 6), None)
+
+    @property
+    def parent(self) -> str:
+        """What the interfaces of macvlan and ipvlan hang on."""
+        return self.options.get("parent") or self.interface
+
+    @property
     def resolves(self) -> bool:
         """Whether containers find each other by name: in user-defined networks only, as with Docker."""
-        return self.bridged and not self.predefined
+        return self.addressed and not self.predefined
 
     @property
     def icc(self) -> bool:
@@ -87,11 +110,11 @@ class Network:
             "Scope": "local",
             "Driver": self.driver,
             "EnableIPv4": True,
-            "EnableIPv6": False,
+            "EnableIPv6": self.pool6 is not None,
             "IPAM": {
                 "Driver": "default",
                 "Options": self.ipam_options or (None if self.predefined else {}),
-                "Config": [self.pool.document()] if self.bridged else None,
+                "Config": [each.document() for each in self.pools] or None,
             },
             "Internal": self.internal,
             "Attachable": self.attachable,
@@ -106,7 +129,7 @@ class Network:
     def row(self) -> tuple[str, ...]:
         """The columns of `networks`, in order."""
         document = {
-            "pool": self.pool.document() if self.bridged else None,
+            "pools": [each.document() for each in self.pools],
             "internal": self.internal,
             "attachable": self.attachable,
             "options": self.options,
@@ -119,13 +142,13 @@ class Network:
     @classmethod
     def from_row(cls, row: sqlite3.Row) -> Network:
         document = json.loads(row["document"])
-        config = document.pop("pool")
+        pools = ipam.restored(document.pop("pools"))
         return cls(
             id=row["id"],
             name=row["name"],
             driver=row["driver"],
             created=row["created"],
             interface=row["interface"],
-            pool=pool([config], (), ()) if config else None,  # type: ignore[arg-type]
+            pools=pools,
             **document,
         )

@@ -9,16 +9,19 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
-from dockmagic_runtime.errors import Conflict, InvalidParameter, NotImplementedHere
+from dockmagic_runtime.errors import Conflict, InvalidParameter
+from dockmagic_runtime.networks.ipam import Address
 from dockmagic_runtime.networks.ruleset import Publication
 
-ANY = IPv4Address(0)
+ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_HAS_IPV6 = Path("/proc/net/if_inet6")
 
 # Protocol -> socket type and number. A kernel without SCTP refuses the socket, and so the port.
 _PROTOCOLS = {
@@ -33,12 +36,28 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 @dataclass(frozen=True)
 class Wish:
-    """A container's port to publish, on any host port of `host_ports` (empty: a random one)."""
+    """A container's port to publish, on any host port of `host_ports` (empty: a random one).
+
+    `host_ip` None stands for all addresses of this host, in the families that the container has.
+    """
 
     protocol: str
     container_port: int
-    host_ip: IPv4Address
+    host_ip: Address | None
     host_ports: range
+
+    def pairs(self, addresses: Sequence[Address]) -> list[tuple[Address, Address]]:
+        """Host address and the container's, of one family each. Raises InvalidParameter if there is none."""
+        if self.host_ip is None:
+            families = {4, 6} if _HAS_IPV6.exists() else {4}
+            return [(ANY[each.version], each) for each in addresses if each.version in families]
+        found = [(self.host_ip, each) for each in addresses if each.version == self.host_ip.version]
+        if not found:
+            raise InvalidParameter(
+                f"port {self.container_port}/{self.protocol} can't be published on {self.host_ip}: "
+                "the container's network has no IPv6 (docker network create --ipv6 makes one that has)"
+            )
+        return found
 
 
 def wishes(
@@ -56,7 +75,8 @@ def wishes(
     for key, entries in asked.items():
         protocol, container_port = parse(key)
         for entry in entries or []:
-            host_ip = _host_ip(entry.get("HostIp") or default_ip)
+            given = entry.get("HostIp") or (default_ip if default_ip != "0.0.0.0" else "")
+            host_ip = _host_ip(given) if given else None
             found.append(Wish(protocol, container_port, host_ip, _host_ports(entry.get("HostPort") or "")))
     return found
 
@@ -87,12 +107,15 @@ class Ports:
         self._held: dict[Publication, socket.socket] = {}
         self._next = 0
 
-    def reserve(self, wishes: Iterable[Wish], container_ip: IPv4Address) -> list[Publication]:
-        """Reserve them all, or none. Raises Conflict with Docker's sentence for the first it can't have."""
+    def reserve(self, wishes: Iterable[Wish], addresses: Sequence[Address]) -> list[Publication]:
+        """Reserve them all, or none, for the container with these addresses.
+
+        Raises Conflict with Docker's sentence for the first it can't have.
+        """
         got: list[Publication] = []
         try:
             for wish in wishes:
-                got.append(self._reserve(wish, container_ip))
+                got += self._reserve(wish, wish.pairs(addresses))
         except Exception:
             self.release(got)
             raise
@@ -116,34 +139,52 @@ class Ports:
     def close(self) -> None:
         self.release(list(self._held))
 
-    def _reserve(self, wish: Wish, container_ip: IPv4Address) -> Publication:
+    def _reserve(self, wish: Wish, pairs: list[tuple[Address, Address]]) -> list[Publication]:
+        """One port of this host, the same for each pair of addresses."""
         candidates = wish.host_ports or self._ephemeral()
         single = len(candidates) == 1
         for port in candidates:
-            publication = Publication(wish.protocol, wish.host_ip, port, container_ip, wish.container_port)
-            if self._allocated(publication):
+            wanted = [
+                Publication(wish.protocol, host_ip, port, container_ip, wish.container_port)
+                for host_ip, container_ip in pairs
+            ]
+            if taken := next((each for each in wanted if self._allocated(each)), None):
                 if single:
-                    raise Conflict(f"Bind for {wish.host_ip}:{port} failed: port is already allocated")
+                    raise Conflict(f"Bind for {taken.host_ip}:{port} failed: port is already allocated")
                 continue
-            try:
-                self._held[publication] = _bind(publication)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE and not single:
-                    continue
-                where = f"{wish.host_ip}:{port}:{container_ip}:{wish.container_port}/{wish.protocol}"
-                reason = os.strerror(error.errno or 0).lower()
-                raise Conflict(f"failed to bind host port for {where}: {reason}") from error
+            if not self._hold(wanted, single=single):
+                continue
             if not wish.host_ports:
                 self._next = port + 1
-            return publication
-        raise Conflict(f"Bind for {wish.host_ip}:{wish.host_ports.start} failed: all ports are allocated")
+            return wanted
+        where = pairs[0][0] if pairs else ""
+        raise Conflict(f"Bind for {where}:{wish.host_ports.start} failed: all ports are allocated")
+
+    def _hold(self, wanted: list[Publication], *, single: bool) -> bool:
+        """False if another process has one of them and there are others to try."""
+        for each in wanted:
+            try:
+                self._held[each] = _bind(each)
+            except OSError as error:
+                self.release(wanted)
+                if error.errno == errno.EADDRINUSE and not single:
+                    return False
+                where = f"{_text(each.host_ip)}:{each.host_port}:{_text(each.container_ip)}"
+                reason = os.strerror(error.errno or 0).lower()
+                raise Conflict(
+                    f"failed to bind host port for {where}:{each.container_port}/{each.protocol}: {reason}"
+                ) from error
+        return True
 
     def _allocated(self, wanted: Publication) -> bool:
         """Whether a container of ours has the port, on the same address or where one of the two means all."""
         return any(
             held.host_port == wanted.host_port
             and held.protocol == wanted.protocol
-            and (held.host_ip == wanted.host_ip or ANY in (held.host_ip, wanted.host_ip))
+            and held.host_ip.version == wanted.host_ip.version
+            and (
+                held.host_ip == wanted.host_ip or ANY[held.host_ip.version] in (held.host_ip, wanted.host_ip)
+            )
             for held in self._held
         )
 
@@ -156,25 +197,14 @@ class Ports:
 
 def _bind(publication: Publication) -> socket.socket:
     """A socket that holds the port. Bound but not listening, it refuses what the ruleset should not cover."""
-    kind, number = _PROTOCOLS[publication.protocol]
-    where = (str(publication.host_ip), publication.host_port)
-    held = socket.socket(socket.AF_INET, kind, number)
     try:
-        held.bind(where)
+        return _bound(publication)
     except OSError as error:
-        held.close()
         if error.errno != errno.EADDRINUSE or publication.protocol != "tcp":
             raise
-        return _bind_over_remains(where)
-    return held
-
-
-def _bind_over_remains(where: tuple[str, int]) -> socket.socket:
-    """Take a port with nothing but closing connections (TIME_WAIT) on it; EADDRINUSE if there is more."""
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Take a port with nothing but closing connections (TIME_WAIT) on it; EADDRINUSE if there is more.
+    held = _bound(publication, reuse=True)
     try:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(where)
         # Only a listening socket keeps a port to itself once addresses may be reused.
         held.listen(1)
     except OSError:
@@ -183,12 +213,30 @@ def _bind_over_remains(where: tuple[str, int]) -> socket.socket:
     return held
 
 
-def _host_ip(text: str) -> IPv4Address:
-    if ":" in text:
-        raise NotImplementedHere(f"publishing on IPv6 addresses is not supported: {text}")
+def _bound(publication: Publication, *, reuse: bool = False) -> socket.socket:
+    kind, number = _PROTOCOLS[publication.protocol]
+    address = publication.host_ip
+    held = socket.socket(_FAMILY[address.version], kind, number)
     try:
-        return IPv4Address(text)
-    except AddressValueError:
+        if reuse:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.version == 6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        held.bind((str(address), publication.host_port))
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
+def _text(address: Address) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
+def _host_ip(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
         raise InvalidParameter(f"invalid IP address: {text}") from None
 
 

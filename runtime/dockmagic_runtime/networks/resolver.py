@@ -10,10 +10,12 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, cast
 
-from dnslib import PTR, QTYPE, RCODE, RR, A, DNSError, DNSRecord
+from dnslib import AAAA, PTR, QTYPE, RCODE, RR, A, DNSError, DNSRecord
+
+from dockmagic_runtime.networks.ipam import Address
 
 _TTL = 600  # Docker's
 _PATIENCE = 4.0  # seconds for one upstream server: client libraries try again after five
@@ -28,8 +30,8 @@ class Resolver(asyncio.DatagramProtocol):
 
     def __init__(
         self,
-        addresses: Callable[[str], Sequence[IPv4Address] | None],
-        name_of: Callable[[IPv4Address], str | None],
+        addresses: Callable[[str], Sequence[Address] | None],
+        name_of: Callable[[Address], str | None],
         upstream: list[str],
     ) -> None:
         self._addresses = addresses
@@ -110,10 +112,11 @@ class Resolver(asyncio.DatagramProtocol):
         addresses = self._addresses(name.lower())
         if addresses is None:
             return None
-        # A name that exists, without an address of the kind asked for (AAAA): an answer without entries.
-        if question.qtype in (QTYPE.A, QTYPE.ANY):
-            for address in random.sample(addresses, len(addresses)):
-                reply.add_answer(RR(question.qname, QTYPE.A, rdata=A(str(address)), ttl=_TTL))
+        # A name that exists, without an address of the kind asked for: an answer without entries.
+        for address in random.sample(addresses, len(addresses)):
+            kind, data = (QTYPE.A, A) if address.version == 4 else (QTYPE.AAAA, AAAA)
+            if question.qtype in (kind, QTYPE.ANY):
+                reply.add_answer(RR(question.qname, kind, rdata=data(str(address)), ttl=_TTL))
         return bytes(reply.pack())
 
     async def _forward(self, query: bytes, ask: Callable[[str, bytes], Any]) -> bytes:
@@ -174,10 +177,13 @@ def _failure(query: bytes, code: int) -> bytes:
     return query[:2] + struct.pack("!H", flags) + query[4:]
 
 
-def _reversed(name: str) -> IPv4Address | None:
-    """The address that `4.3.2.1.in-addr.arpa` stands for."""
-    labels = name.lower().removesuffix(".in-addr.arpa").split(".")
+def _reversed(name: str) -> Address | None:
+    """The address that `4.3.2.1.in-addr.arpa`, or a name of 32 digits below `ip6.arpa`, stands for."""
+    name = name.lower()
     try:
-        return IPv4Address(".".join(reversed(labels)))
-    except AddressValueError:
+        if name.endswith(".ip6.arpa"):
+            digits = name.removesuffix(".ip6.arpa").split(".")[::-1]
+            return IPv6Address(bytes.fromhex("".join(digits)))
+        return IPv4Address(".".join(name.removesuffix(".in-addr.arpa").split(".")[::-1]))
+    except ValueError:
         return None

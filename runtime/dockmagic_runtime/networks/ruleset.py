@@ -10,16 +10,20 @@ is ever added, so thousands of ports cost each packet what one does. The life of
                           container by a published port, and this host's own 127.0.0.1: the bridge's address,
                           so that the answer takes the same way back
 
+IPv6 has sets and maps of its own for the same. Its ::1 is left alone: no packet can leave the loopback
+interface with that address, so a published port is reached at 127.0.0.1, or at [::] by any other address.
+
 Other tables are left alone. Replacing the whole table is one transaction, so nothing is lost meanwhile.
 """
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Any
 
 from dockmagic_runtime.kernel.nftables import Nftables, NftablesError
+from dockmagic_runtime.networks.ipam import Address
 from dockmagic_runtime.networks.network import Network
 
 _log = logging.getLogger(__name__)
@@ -33,13 +37,21 @@ table inet {table} {{
     set within {{ type ifname . ifname; }}
     set internal {{ type ifname; }}
     set subnets {{ type ipv4_addr; flags interval; }}
+    set subnets6 {{ type ipv6_addr; flags interval; }}
     set masqueraded {{ type ipv4_addr; flags interval; }}
+    set masqueraded6 {{ type ipv6_addr; flags interval; }}
     map published {{
         type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service;
+    }}
+    map published6 {{
+        type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service;
     }}
     chain publish {{
         dnat ip to meta l4proto . ip daddr . th dport map @published
         dnat ip to meta l4proto . (ip daddr & 0.0.0.0) . th dport map @published
+        ip6 daddr ::1 return
+        dnat ip6 to meta l4proto . ip6 daddr . th dport map @published6
+        dnat ip6 to meta l4proto . (ip6 daddr & ::) . th dport map @published6
     }}
     chain prerouting {{
         type nat hook prerouting priority dstnat;
@@ -67,6 +79,8 @@ table inet {table} {{
         ip saddr @subnets oifname @bridges ct status dnat masquerade
         ip saddr 127.0.0.0/8 oifname @bridges masquerade
         ip saddr @masqueraded oifname != @bridges masquerade
+        ip6 saddr @subnets6 oifname @bridges ct status dnat masquerade
+        ip6 saddr @masqueraded6 oifname != @bridges masquerade
     }}
 }}
 """
@@ -74,13 +88,20 @@ table inet {table} {{
 
 @dataclass(frozen=True)
 class Publication:
-    """One published port: what `published` says. `host_ip` 0.0.0.0 stands for every address of this host."""
+    """One published port: what `published` says. `host_ip` 0.0.0.0 stands for every address of this host.
+
+    Both addresses are of one family, and the IPv6 ones are in a map of their own.
+    """
 
     protocol: str
-    host_ip: IPv4Address
+    host_ip: Address
     host_port: int
-    container_ip: IPv4Address
+    container_ip: Address
     container_port: int
+
+    @property
+    def map(self) -> str:
+        return "published" if self.host_ip.version == 4 else "published6"
 
     @property
     def key(self) -> str:
@@ -128,13 +149,13 @@ class Ruleset:
     def publish(self, publications: Iterable[Publication]) -> None:
         if new := [each for each in publications if each not in self._publications]:
             self._publications.update(new)
-            self._change(self._ports("add", [each.element for each in new]))
+            self._change(self._ports("add", new))
 
     def unpublish(self, publications: Iterable[Publication]) -> None:
         """No error for those that are not published."""
         if old := [each for each in publications if each in self._publications]:
             self._publications.difference_update(old)
-            self._change(self._ports("delete", [each.key for each in old]))
+            self._change(self._ports("delete", old))
 
     def _change(self, commands: str) -> None:
         try:
@@ -146,28 +167,38 @@ class Ruleset:
     def _install(self) -> None:
         elements = [line for network in self._networks for line in self._elements("add", network)]
         if self._publications:
-            elements.append(self._ports("add", [each.element for each in self._publications]))
+            elements.append(self._ports("add", self._publications))
         self._nft.run(_TABLE.format(table=self._name) + "\n".join(elements))
 
-    def _ports(self, verb: str, elements: list[str]) -> str:
-        return f"{verb} element inet {self._name} published {{ {', '.join(elements)} }}"
+    def _ports(self, verb: str, publications: Iterable[Publication]) -> str:
+        elements: dict[str, list[str]] = {}
+        for each in publications:
+            elements.setdefault(each.map, []).append(each.element if verb == "add" else each.key)
+        return "\n".join(
+            f"{verb} element inet {self._name} {name} {{ {', '.join(each)} }}"
+            for name, each in elements.items()
+        )
 
     def published(self) -> list[Publication]:
-        """What the kernel's map holds now."""
-        for item in self._nft.query(f"list map inet {self._name} published"):
-            if "map" in item:
-                return [_publication(element) for element in item["map"].get("elem", [])]
-        return []
+        """What the kernel's maps hold now."""
+        return [
+            _publication(element)
+            for name in ("published", "published6")
+            for item in self._nft.query(f"list map inet {self._name} {name}")
+            for element in item.get("map", {}).get("elem", [])
+        ]
 
     def _elements(self, verb: str, network: Network) -> list[str]:
         bridge = f'"{network.interface}"'
-        sets = {"bridges": bridge, "subnets": str(network.pool.subnet)}
+        sets = {"bridges": bridge}
+        for pool, suffix in zip(network.pools, ("", "6"), strict=False):
+            sets["subnets" + suffix] = str(pool.subnet)
+            if network.masquerade and not network.internal:
+                sets["masqueraded" + suffix] = str(pool.subnet)
         if network.icc:
             sets["within"] = f"{bridge} . {bridge}"
         if network.internal:
             sets["internal"] = bridge
-        elif network.masquerade:
-            sets["masqueraded"] = str(network.pool.subnet)
         return [f"{verb} element inet {self._name} {name} {{ {value} }}" for name, value in sets.items()]
 
 
@@ -175,4 +206,4 @@ def _publication(element: list[Any]) -> Publication:
     """One `[key, value]` pair of libnftables' JSON."""
     protocol, host_ip, host_port = element[0]["concat"]
     container_ip, container_port = element[1]["concat"]
-    return Publication(protocol, IPv4Address(host_ip), host_port, IPv4Address(container_ip), container_port)
+    return Publication(protocol, ip_address(host_ip), host_port, ip_address(container_ip), container_port)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dockmagic_runtime.networks import ports
 from dockmagic_runtime.networks.endpoints import Endpoint
+from dockmagic_runtime.networks.ipam import Address
 from dockmagic_runtime.networks.network import Network
 from dockmagic_runtime.networks.ruleset import Publication
 
@@ -34,6 +35,7 @@ SCHEMA = (
         interface TEXT NOT NULL,
         settings TEXT NOT NULL
     )""",
+    "ALTER TABLE endpoints ADD COLUMN address6 TEXT NOT NULL DEFAULT ''",
 )
 
 
@@ -81,8 +83,9 @@ class Sandbox:
         return any(endpoint.network.driver == "null" for endpoint in self.endpoints)
 
     @property
-    def bridged(self) -> list[Endpoint]:
-        return [endpoint for endpoint in self.endpoints if endpoint.network.bridged]
+    def plugged(self) -> list[Endpoint]:
+        """Those with an interface and addresses."""
+        return [endpoint for endpoint in self.endpoints if endpoint.network.addressed]
 
     @property
     def resolving(self) -> list[Network]:
@@ -92,13 +95,20 @@ class Sandbox:
     @property
     def outward(self) -> Endpoint | None:
         """The endpoint with the default route and the published ports; highest `GwPriority` first."""
-        candidates = [endpoint for endpoint in self.bridged if endpoint.gateway]
+        return self._way_out(4)
+
+    def _way_out(self, version: int) -> Endpoint | None:
+        candidates = [each for each in self.plugged if any(g.version == version for g in each.gateways)]
         return max(candidates, key=lambda each: each.settings.get("GwPriority") or 0, default=None)
+
+    def gateways(self, endpoint: Endpoint) -> list[Address]:
+        """Those gateways of an endpoint that are the container's; each family has its own."""
+        return [each for each in endpoint.gateways if self._way_out(each.version) is endpoint]
 
     @property
     def hosts(self) -> list[tuple[str, list[str]]]:
         """The container's own lines of /etc/hosts."""
-        return [(str(endpoint.address), [self.hostname]) for endpoint in self.bridged]
+        return [(str(each), [self.hostname]) for endpoint in self.plugged for each in endpoint.addresses]
 
     def free_interface(self) -> str:
         used = {endpoint.interface for endpoint in self.endpoints}
@@ -106,7 +116,7 @@ class Sandbox:
 
     def settings(self) -> Json:
         """Docker's `NetworkSettings`; the fields outside `Networks` are those of the network `bridge`."""
-        default = next((e for e in self.bridged if e.network.predefined), None)
+        default = next((e for e in self.plugged if e.network.predefined), None)
         return {
             "Bridge": "",
             "SandboxID": self.container_id,
@@ -119,11 +129,11 @@ class Sandbox:
             "SecondaryIPv6Addresses": None,
             "EndpointID": default.id if default else "",
             "Gateway": default.gateway if default else "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
+            "GlobalIPv6Address": str(default.address6 or "") if default else "",
+            "GlobalIPv6PrefixLen": default.prefix6 if default else 0,
             "IPAddress": str(default.address) if default else "",
             "IPPrefixLen": default.prefix if default else 0,
-            "IPv6Gateway": "",
+            "IPv6Gateway": default.gateway6 if default else "",
             "MacAddress": default.mac if default else "",
             "Networks": {e.network.name: e.inspect(self.name, self.hostname) for e in self.endpoints},
         }
@@ -145,7 +155,7 @@ class Sandbox:
         )
         connection.execute("DELETE FROM endpoints WHERE container_id = ?", (self.container_id,))
         connection.executemany(
-            "INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     e.id,
@@ -155,6 +165,7 @@ class Sandbox:
                     e.mac,
                     e.interface,
                     json.dumps(e.settings),
+                    str(e.address6 or ""),
                 )
                 for e in self.endpoints
             ],
@@ -179,13 +190,14 @@ class Sandbox:
                     networks[e["network_id"]],
                     json.loads(e["settings"]),
                     IPv4Address(e["address"]),
+                    IPv6Address(e["address6"]) if e["address6"] else None,
                     e["mac"],
                     e["interface"],
                 )
                 for e in endpoints
             ],
             [
-                Publication(protocol, IPv4Address(host_ip), host_port, IPv4Address(ip), port)
+                Publication(protocol, ip_address(host_ip), host_port, ip_address(ip), port)
                 for protocol, host_ip, host_port, ip, port in document["publications"]
             ],
         )

@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -28,7 +27,9 @@ from dockmagic_runtime.kernel.netlink import Route
 from dockmagic_runtime.networks import bridge, creation, ipam, namespace, ports, resolvconf, sandbox
 from dockmagic_runtime.networks.catalogue import Catalogue
 from dockmagic_runtime.networks.coexistence import Coexistence
+from dockmagic_runtime.networks.drivers import DRIVERS
 from dockmagic_runtime.networks.endpoints import Endpoint
+from dockmagic_runtime.networks.ipam import Address
 from dockmagic_runtime.networks.names import Names
 from dockmagic_runtime.networks.network import Network
 from dockmagic_runtime.networks.ports import Ports
@@ -81,8 +82,8 @@ class Networks:
         self._load(set(running))
         try:
             bridge.enable_forwarding()
-            for each in self._catalogue.bridged:
-                bridge.ensure(self._route, each)
+            for each in self._catalogue.addressed:
+                DRIVERS[each.driver].ensure(self._route, each)
             self._publish_all()
             self._coexistence.admit([each.interface for each in self._catalogue.bridged])
             await self._in_thread(self._sweep)
@@ -100,8 +101,8 @@ class Networks:
         if not self._sandboxes:
             self._ruleset.remove()
             self._coexistence.withdraw()
-            for each in self._catalogue.bridged:
-                await self._in_thread(bridge.remove, each.interface)
+            for each in self._catalogue.addressed:
+                await self._in_thread(DRIVERS[each.driver].remove, each)
             self._directory.rmdir()
         self._threads.shutdown()
         self._ruleset.close()
@@ -125,8 +126,8 @@ class Networks:
             )
             each = Sandbox.from_rows(row, endpoints, self._catalogue.by_id, self._path(row["container_id"]))
             self._sandboxes[each.container_id] = each
-            for endpoint in each.bridged:
-                endpoint.network.pool.taken.add(endpoint.address)
+            for endpoint in each.plugged:
+                endpoint.take_again()
                 self._names.add(endpoint, each.name, each.hostname)
 
     def _publish_all(self) -> None:
@@ -168,13 +169,13 @@ class Networks:
         for each in self._sandboxes.values():
             for endpoint in each.endpoints:
                 if endpoint.network is wanted:
-                    address = f"{endpoint.address}/{endpoint.prefix}" if wanted.bridged else ""
+                    addresses = [str(interface) for interface in endpoint.interfaces] + ["", ""]
                     containers[each.container_id] = {
                         "Name": each.name,
                         "EndpointID": endpoint.id,
                         "MacAddress": endpoint.mac,
-                        "IPv4Address": address,
-                        "IPv6Address": "",
+                        "IPv4Address": addresses[0],
+                        "IPv6Address": addresses[1],
                     }
         return wanted.inspect(containers)
 
@@ -197,13 +198,15 @@ class Networks:
         Raises Conflict for a name in use, Forbidden for one of the predefined and for a subnet that overlaps
         that of another network.
         """
-        creation.check(name, driver or "bridge", ipam_driver, ipv6=ipv6)
+        creation.check(name, driver, ipam_driver)
         async with self._changing:
             if name in self._catalogue:
                 raise Conflict(f"network with name {name} already exists")
-            new = creation.bridged(
+            held, routed = self._catalogue.subnets, self._route.subnets()
+            new = creation.new_network(
                 name,
-                ipam.pool([*ipam_config], self._catalogue.subnets, self._route.subnets()),
+                driver,
+                ipam.pools(ipam_config, held, routed, ipv6=ipv6, identity=self._config.nft_table),
                 ipam_config=ipam_config,
                 ipam_options=ipam_options,
                 internal=internal,
@@ -211,16 +214,16 @@ class Networks:
                 options=options,
                 labels=labels,
             )
-            if any(link.name == new.interface for link in self._route.links()):
-                raise Forbidden(f"bridge name {new.interface} is in use by another interface")
+            creation.check_parent(new, self.list())
             self._catalogue.add(new)
             try:
-                bridge.ensure(self._route, new)
-                self._ruleset.add_network(new)
-                self._coexistence.admit([new.interface])
+                DRIVERS[driver].ensure(self._route, new)
+                if new.bridged:
+                    self._ruleset.add_network(new)
+                    self._coexistence.admit([new.interface])
             except OSError as error:
                 await self._dismantle_network(new)
-                raise SystemFailure(f"Failed to create bridge {new.interface}: {error}") from error
+                raise SystemFailure(f"Failed to create {driver} {new.interface}: {error}") from error
         self._tell("create", new)
         return new
 
@@ -250,8 +253,9 @@ class Networks:
 
     async def _dismantle_network(self, wanted: Network) -> None:
         """Bridge first, record last: a crash in between leaves a network that can be removed again."""
-        self._coexistence.withdraw([wanted.interface])
-        await self._in_thread(bridge.remove, wanted.interface)
+        if wanted.bridged:
+            self._coexistence.withdraw([wanted.interface])
+        await self._in_thread(DRIVERS[wanted.driver].remove, wanted)
         self._catalogue.forget(wanted)
 
     def _members(self, wanted: Network) -> Sequence[Endpoint]:
@@ -310,10 +314,11 @@ class Networks:
         if old.resolver:
             old.resolver.close()
         self._unpublish(old)
-        for endpoint in old.bridged:
-            namespace.silence(self._route, endpoint)
+        for endpoint in old.plugged:
+            if endpoint.network.bridged:
+                namespace.silence(self._route, endpoint)
             self._names.remove(endpoint)
-            endpoint.network.pool.release(endpoint.address)
+            endpoint.give_back()
         if old.netns_path:
             # Not in the loop: the kernel lets go of a mount only after a grace period.
             await self._in_thread(namespace.remove, old.path)
@@ -335,26 +340,27 @@ class Networks:
         joined, each = self.get(reference), self._running(container_id)
         if "host" in (joined.driver, *(endpoint.network.driver for endpoint in each.endpoints)):
             raise Forbidden("container cannot be disconnected from host network or connected to host network")
-        if not joined.bridged or any(endpoint.network.driver == "null" for endpoint in each.endpoints):
+        if not joined.addressed or any(endpoint.network.driver == "null" for endpoint in each.endpoints):
             raise Forbidden(
                 "container cannot be connected to multiple networks "
                 "with one of the networks in private (none) mode"
             )
         if any(endpoint.network is joined for endpoint in each.endpoints):
             raise Forbidden(f"endpoint with name {each.name} already exists in network {joined.name}")
-        way_out = each.outward
         new = Endpoint.new(container_id, joined, settings, each.free_interface())
         each.endpoints.append(new)
         try:
             self._save(each)
-            gateway = joined.pool.gateway if way_out is None and each.outward is new else None
+            ways_out = [gateway for other in each.plugged[:-1] for gateway in other.gateways]
+            had = {gateway.version for gateway in ways_out}
+            gateways = [gateway for gateway in new.gateways if gateway.version not in had]
             serving = joined.resolves and not each.resolver
-            sockets = await self._in_thread(_extend, each, new, gateway, serving=serving)
+            sockets = await self._in_thread(_extend, each, new, gateways, serving=serving)
             if sockets:
                 await self._serve(each, sockets)
         except BaseException as error:
             each.endpoints.remove(new)
-            joined.pool.release(new.address)
+            new.give_back()
             self._save(each)
             if isinstance(error, OSError):
                 raise SystemFailure(f"failed to connect {each.name} to {joined.name}: {error}") from error
@@ -372,16 +378,18 @@ class Networks:
         old = next((endpoint for endpoint in each.endpoints if endpoint.network is left), None)
         if old is None:
             raise Forbidden(f"container {container_id} is not connected to network {left.name}")
-        was_outward = each.outward is old
+        was_outward, lost = each.outward is old, {gateway.version for gateway in each.gateways(old)}
         each.endpoints.remove(old)
         self._names.remove(old)
         if was_outward:
             self._unpublish(each)
-        if old.network.bridged:
-            await self._in_thread(namespace.unplug, old)
-            left.pool.release(old.address)
-        if was_outward and each.outward:
-            await self._in_thread(namespace.route_out, each.path, each.outward.network.pool.gateway)
+        if left.addressed:
+            await self._in_thread(namespace.unplug, each.path, old)
+            old.give_back()
+        others = [gateway for other in each.plugged for gateway in each.gateways(other)]
+        if lost:
+            gateways = [gateway for gateway in others if gateway.version in lost]
+            await self._in_thread(namespace.route_out, each.path, gateways)
         self._save(each)
         self._describe_resolver(each)
         self._tell("disconnect", left, container_id)
@@ -390,7 +398,7 @@ class Networks:
     def rename(self, container_id: str, name: str) -> None:
         """A container's new name is what the resolvers answer to from now on."""
         if each := self._sandboxes.get(container_id):
-            for endpoint in each.bridged:
+            for endpoint in each.plugged:
                 self._names.remove(endpoint)
                 self._names.add(endpoint, name, each.hostname)
             each.name = name
@@ -399,9 +407,10 @@ class Networks:
     def published_ports(self) -> Sequence[Json]:
         """Every published port, read from the kernel's map."""
         owners = {
-            endpoint.address: each.container_id
+            address: each.container_id
             for each in self._sandboxes.values()
-            for endpoint in each.bridged
+            for endpoint in each.plugged
+            for address in endpoint.addresses
         }
         return [
             {
@@ -415,30 +424,25 @@ class Networks:
             for publication in sorted(self._ruleset.published(), key=lambda p: (p.host_port, p.protocol))
         ]
 
-    def host_settings(self) -> Json:
-        """`NetworkSettings` of a container that lives in the host's own namespace."""
-        host = self.get("host")
-        return Sandbox("", "", "", Path(), endpoints=[Endpoint("", "", host)]).settings()
-
     async def _connect(self, new: Sandbox) -> None:
         """The kernel's part of a sandbox: namespace, interfaces, published ports, resolver."""
         sockets = await self._in_thread(_build, new)
         if new.publications:
             self._ruleset.publish(new.publications)
-        for endpoint in new.bridged:
+        for endpoint in new.plugged:
             self._names.add(endpoint, new.name, new.hostname)
         if sockets:
             await self._serve(new, sockets)
 
     def _reserve(self, new: Sandbox, bindings: Bindings | None, *, publish_all: bool) -> None:
         outward = new.outward
-        if outward is None:
+        if outward is None or not outward.network.bridged:
             return
         asked = ports.wishes(
             bindings, new.exposed, publish_all=publish_all, default_ip=outward.network.host_binding
         )
         try:
-            new.publications = self._ports.reserve(asked, outward.address)
+            new.publications = self._ports.reserve(asked, outward.addresses)
         except Conflict as error:
             raise Conflict(
                 f"driver failed programming external connectivity on endpoint {new.name} "
@@ -474,7 +478,7 @@ class Networks:
         )
         await each.resolver.serve(*sockets)
 
-    def _addresses(self, each: Sandbox, name: str) -> Sequence[IPv4Address] | None:
+    def _addresses(self, each: Sandbox, name: str) -> Sequence[Address] | None:
         """What a container finds under a name: a link's alias is its own affair, all else the network's."""
         for endpoint in each.endpoints:
             if child := endpoint.linked(name):
@@ -515,23 +519,21 @@ def _build(new: Sandbox) -> tuple[socket.socket, socket.socket] | None:
     """In a thread: make the namespace and everything in it; the resolver's sockets if it needs them."""
     fd = namespace.create(new.path)
     try:
-        outward = new.outward
         with Route() as route:
-            for endpoint in new.bridged:
-                gateway = endpoint.network.pool.gateway if endpoint is outward else None
-                hairpin = endpoint is outward and bool(new.publications)
-                namespace.plug(route, fd, endpoint, gateway=gateway, hairpin=hairpin)
+            for endpoint in new.plugged:
+                hairpin = bool(new.publications) and endpoint is new.outward
+                namespace.plug(route, fd, endpoint, gateways=new.gateways(endpoint), hairpin=hairpin)
         return namespace.resolver_sockets(fd) if new.resolving else None
     finally:
         os.close(fd)
 
 
 def _extend(
-    each: Sandbox, new: Endpoint, gateway: IPv4Address | None, *, serving: bool
+    each: Sandbox, new: Endpoint, gateways: Iterable[Address], *, serving: bool
 ) -> tuple[socket.socket, socket.socket] | None:
     """In a thread: one more interface for a running container, and a resolver if it had none so far."""
     with namespace.opened(each.path) as fd, Route() as route:
-        namespace.plug(route, fd, new, gateway=gateway)
+        namespace.plug(route, fd, new, gateways=gateways)
         return namespace.resolver_sockets(fd) if serving else None
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +95,15 @@ def host_address() -> str:
 
 @dataclass
 class Neighbour:
-    """Another host on a wire to this one: its namespace, its address, and this host's on the wire."""
+    """Another host on a wire to this one: its namespace, its addresses, and this host's on the `wire`."""
 
     path: Path
     namespace: int
     address: str
     here: str
+    wire: str
+    address6: str = "fd77::2"
+    here6: str = "fd77::1"
 
 
 @contextmanager
@@ -114,15 +117,18 @@ def neighbour(directory: Path, *, knows_the_way: bool) -> Iterator[Neighbour]:
             route.request(
                 netlink.add_veth(name, 0, 1500, peer="eth0", peer_mac=b"\x02\x42\0\0\0\1", namespace=fd)
             )
-            route.request(netlink.add_address(route.index(name), here))
+            index = route.index(name)
+            route.request(*(netlink.add_address(index, each) for each in (here, IPv6Interface("fd77::1/64"))))
         with namespace.inside(fd):
             within = Route()
         with within:
             index = within.index("eth0")
-            within.request(netlink.add_address(index, there), netlink.set_up(index))
+            addresses = (there, IPv6Interface("fd77::2/64"))
+            within.request(*(netlink.add_address(index, each) for each in addresses), netlink.set_up(index))
             if knows_the_way:
-                within.request(netlink.add_default_route(IPv4Address(here.ip)))
-        yield Neighbour(path, fd, str(there.ip), str(here.ip))
+                ways = (IPv4Address(here.ip), IPv6Address("fd77::1"))
+                within.request(*map(netlink.add_default_route, ways))
+        yield Neighbour(path, fd, str(there.ip), str(here.ip), name)
     finally:
         namespace.remove(path)
         os.close(fd)

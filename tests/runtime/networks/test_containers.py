@@ -40,7 +40,7 @@ async def test_network_none_leaves_its_namespace_to_the_start(lab: Lab) -> None:
 
 async def test_network_host_has_no_namespace_of_its_own(lab: Lab) -> None:
     assert (await lab.run("here", "host")).netns_path == ""
-    assert list(lab.networks.host_settings()["Networks"]) == ["host"]
+    assert list(lab.networks.sandboxes[0].settings()["Networks"]) == ["host"]
 
 
 async def test_published_port_is_reached_from_everywhere(lab: Lab) -> None:
