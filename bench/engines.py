@@ -189,3 +189,12 @@ def processor_time(pids: list[int]) -> int:
             except (FileNotFoundError, ProcessLookupError):
                 continue  # a thread that ended; it was idle
     return total
+
+
+def pull(api: docker.APIClient, mirror: str, tag: str) -> None:
+    """Pull the busybox stand-in from the loopback registry and call it `tag`."""
+    source = f"{mirror.removeprefix('http://')}/library/busybox"
+    api.pull(source, tag="latest")
+    if not api.tag(f"{source}:latest", tag, force=True):
+        raise RuntimeError(f"the image could not be tagged {tag}")
+    api.remove_image(f"{source}:latest")

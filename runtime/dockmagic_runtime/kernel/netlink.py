@@ -289,6 +289,16 @@ class Route:
         index: int = struct.unpack_from("=i", answer, 16)[0]
         return index
 
+    def has(self, name: str) -> bool:
+        """Whether this socket's namespace has an interface of that name."""
+        try:
+            self.index(name)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
+        return True
+
     def knows(self, kind: str) -> bool:
         """Whether this kernel has interfaces of a kind that hangs on another one (macvlan, ipvlan, vlan)."""
         try:

@@ -51,24 +51,22 @@ def settle(network: Network) -> None:
     except AddressValueError:
         raise InvalidParameter(f"invalid IP address: {network.host_binding}") from None
     with Route() as route:
-        if any(link.name == network.interface for link in route.links()):
+        if route.has(network.interface):
             raise Forbidden(f"bridge name {network.interface} is in use by another interface")
 
 
 def ensure(route: Route, network: Network) -> None:
     """Make the bridge, or take over the one that is there, whatever state a crash left it in."""
-    present = {link.name: link.index for link in route.links()}
-    if network.interface not in present:
-        route.request(netlink.add_bridge(network.interface, _mac(network), network.mtu))
-    index = route.index(network.interface)
     if network.pool6:
         enable_forwarding6()
-    present_addresses = route.addresses().get(index, ())
-    for pool in network.pools:
-        address = ip_interface((pool.gateway, pool.subnet.prefixlen))
-        if address not in present_addresses:
-            route.request(netlink.add_address(index, address))
-    route.request(netlink.set_up(index))
+    there = route.has(network.interface)
+    if not there:
+        route.request(netlink.add_bridge(network.interface, _mac(network), network.mtu))
+    index = route.index(network.interface)
+    present = route.addresses().get(index, ()) if there else ()
+    addresses = [ip_interface((pool.gateway, pool.subnet.prefixlen)) for pool in network.pools]
+    missing = [netlink.add_address(index, address) for address in addresses if address not in present]
+    route.request(*missing, netlink.set_up(index))
     # Answers to what this host sent from 127.0.0.1 come back by here; `ruleset` keeps containers from more.
     (_CONF / network.interface / "route_localnet").write_text("1")
 
@@ -95,9 +93,8 @@ def attach(route: Route, endpoint: "Endpoint", namespace: int) -> None:
 def remove_interface(interface: str) -> None:
     """Remove an interface of ours (tens of milliseconds). It is no error if there is none."""
     with Route() as route:
-        present = {link.name: link.index for link in route.links()}
-        if interface in present:
-            route.request(netlink.delete_link(present[interface]))
+        if route.has(interface):
+            route.request(netlink.delete_link(route.index(interface)))
 
 
 def enable_forwarding() -> None:

@@ -39,13 +39,12 @@ class Parented:
             )
         parent = network.options.get("parent") or ""
         with Route() as route:
-            present = {link.name for link in route.links()}
             _check_kernel(route, self._kind)
-            if parent in present:
+            if parent and route.has(parent):
                 return  # it is somebody else's: never removed
             if parent and not _VLAN.fullmatch(parent):
                 raise InvalidParameter(f"-o parent interface was not found on the host: {parent}")
-            if parent and not _vlan_of(parent, present):
+            if parent and not _vlan_of(parent, route):
                 raise InvalidParameter(
                     f"-o parent interface {parent} is no VLAN (1 to 4094) of an interface of this host"
                 )
@@ -56,10 +55,9 @@ class Parented:
         network.interface = parent or f"dm-{network.id[:11]}"
 
     def ensure(self, route: Route, network: Network) -> None:
-        present = {link.name for link in route.links()}
-        if not network.interface or network.interface in present:
+        if not network.interface or route.has(network.interface):
             return
-        if vlan := _vlan_of(network.interface, present):
+        if vlan := _vlan_of(network.interface, route):
             parent, number = vlan
             route.request(netlink.add_vlan(network.interface, route.index(parent), number))
         else:
@@ -86,10 +84,10 @@ class Parented:
         return network.options.get(f"{self._kind}_mode") or self._modes[0]
 
 
-def _vlan_of(name: str, present: set[str]) -> tuple[str, int] | None:
+def _vlan_of(name: str, route: Route) -> tuple[str, int] | None:
     """The interface and the number that a name like `eth0.10` stands for."""
     found = _VLAN.fullmatch(name)
-    if not found or found[1] not in present or not 0 < int(found[2]) < 4095:
+    if not found or not 0 < int(found[2]) < 4095 or not route.has(found[1]):
         return None
     return found[1], int(found[2])
 

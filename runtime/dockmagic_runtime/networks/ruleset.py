@@ -63,12 +63,12 @@ table inet {table} {{
     }}
     chain loopback {{
         type filter hook prerouting priority raw;
-        iifname @bridges ip daddr 127.0.0.0/8 drop
+        ip daddr 127.0.0.0/8 iifname @bridges drop
     }}
     chain forward {{
         type filter hook forward priority filter;
-        iifname . oifname @within accept
         ct state established,related accept
+        iifname . oifname @within accept
         iifname @internal drop
         oifname @internal drop
         oifname @bridges ct status dnat accept
