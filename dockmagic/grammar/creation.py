@@ -79,12 +79,28 @@ def host_config(given: dict[str, Any]) -> Config:
     return host
 
 
-def update_config(given: dict[str, Any]) -> Config:
-    """The body of `POST /containers/{id}/update`."""
+def shape_config(given: dict[str, Any]) -> Config:
+    """Other ports and mounts for a container that exists; empty if none are asked for."""
+    unpublish = [port if "/" in port else f"{port}/tcp" for port in given["unpublish"]]
+    for spec in given["volume"]:
+        if ":" not in spec:
+            raise UsageMistake(f"-v {spec}: say what to mount there, as in -v data:{spec}")
+    shape = {
+        "PortBindings": port_map(given["publish"]),
+        "Binds": [bind(spec) for spec in given["volume"]],
+        "Mounts": list(given["mount"]),
+        "Unpublish": unpublish,
+        "Unmount": list(given["unmount"]),
+    }
+    return {key: value for key, value in shape.items() if value}
+
+
+def update_config(given: dict[str, Any], *, needed: bool = True) -> Config:
+    """The body of `POST /containers/{id}/update`. Raises UsageMistake if it is empty but `needed`."""
     body = filled(RESOURCES, given)
     if given["restart"] is not None:
         body["RestartPolicy"] = restart_policy(given["restart"])
-    if not body:
+    if needed and not body:
         raise UsageMistake("you must provide one or more flags when using this command")
     return body
 

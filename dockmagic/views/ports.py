@@ -1,7 +1,7 @@
-"""Where a connection to the host goes: host address and port → container address and port.
+"""Where a connection to the host goes: to a container, by a published port, or to a process that listens.
 
-Our engine answers from the kernel's own map (the nftables set its forwarding rules look up), not from its
-records.
+Our engine answers from the kernel's own map (the nftables set its forwarding rules look up) and from the
+sockets in /proc/net, not from its records.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dockmagic.views.engine import extension
-from dockmagic.views.parts import Column, Note, Part, Table
+from dockmagic.views.parts import Cell, Column, Note, Part, Table
 from dockmagic.views.view import View
 
 if TYPE_CHECKING:
@@ -32,9 +32,13 @@ class PortMap(View):
         published = extension(client, "ports")
         self.kernel = published is not None
         self.data: list[dict[str, Any]] = published if published is not None else recorded(client)
+        self.listeners: list[dict[str, Any]] | None = None
         if container is not None:
             self.data = [port for port in self.data if port["container_id"] == container.id]
-        super().__init__(*parts(self.data, container.name if container else None, kernel=self.kernel))
+        elif self.kernel:
+            self.listeners = extension(client, "listeners")
+        name = container.name if container else None
+        super().__init__(*parts(self.data, name, kernel=self.kernel, listeners=self.listeners))
         self._again = lambda: PortMap(client, container)
 
     def panel(self) -> Panel:
@@ -44,9 +48,15 @@ class PortMap(View):
         return Panel(self._again)
 
 
-def parts(ports: Sequence[dict[str, Any]], name: str | None = None, *, kernel: bool) -> list[Part]:
+def parts(
+    ports: Sequence[dict[str, Any]],
+    name: str | None = None,
+    *,
+    kernel: bool,
+    listeners: Sequence[dict[str, Any]] | None = None,
+) -> list[Part]:
     """The picture of `[{"protocol", "host_ip", "host_port", "container_ip", "container_port",
-    "container_name"}]`.
+    "container_name"}]` and, with `listeners`, of `[{"protocol", "address", "port", "pid", "command"}]`.
     """
     columns = [
         Column("Host", code=True),
@@ -67,10 +77,30 @@ def parts(ports: Sequence[dict[str, Any]], name: str | None = None, *, kernel: b
         for port in ordered
     ]
     caption = f"Published ports of {name}" if name else "Published ports"
-    return [
+    picture: list[Part] = [
         Table(caption, columns, rows, "No port is published."),
         Note(FROM_KERNEL if kernel else FROM_RECORDS),
     ]
+    return picture if listeners is None else [*picture, _listening(listeners)]
+
+
+def _listening(listeners: Sequence[dict[str, Any]]) -> Table:
+    columns = [
+        Column("Host", code=True),
+        Column("Process"),
+        Column("PID", numeric=True),
+        Column("Protocol"),
+    ]
+    rows = [
+        [
+            f"{_address(each['address'])}:{each['port']}",
+            each["command"] or Cell("not known", "muted"),
+            str(each["pid"] or ""),
+            each["protocol"],
+        ]
+        for each in listeners
+    ]
+    return Table("Processes of this host that listen", columns, rows, "None.")
 
 
 def recorded(client: docker.DockerClient) -> list[dict[str, Any]]:

@@ -5,13 +5,15 @@ from typing import Any, TypeVar
 
 import click
 
+from dockmagic.errors import DockmagicError
 from dockmagic.grammar import foreground
 from dockmagic.grammar.container.group import changed, container, some_containers
-from dockmagic.grammar.creation import update_config
+from dockmagic.grammar.container.running import starting
+from dockmagic.grammar.creation import shape_config, update_config
 from dockmagic.grammar.filters import Filter
 from dockmagic.grammar.kinds import INTEGER
 from dockmagic.grammar.listing import filter_option, pruned, reclaimed
-from dockmagic.grammar.options import resource_options
+from dockmagic.grammar.options import MOUNT, resource_options
 from dockmagic.grammar.session import Session, each, one_or_all
 from dockmagic.grammar.syntax import argument, option, switch
 from dockmagic.grammar.values import Names
@@ -109,17 +111,41 @@ def rename(session: Session, old: str, new: str) -> Any:
 
 @container.command("update", help="Update configuration of one or more containers")
 @resource_options
+@option("--publish", "-p", multiple=True, help="Publish a port of a container that exists (dockmagic)")
+@option("--unpublish", multiple=True, help="Publish a port no longer: 80, 53/udp (dockmagic)")
+@option("--volume", "-v", multiple=True, help="Mount a volume into a container that exists (dockmagic)")
+@option("--mount", multiple=True, type=MOUNT, help="Attach a mount to a container that exists (dockmagic)")
+@option("--unmount", multiple=True, help="Take away what is mounted at a path (dockmagic)")
 @some_containers
 @click.pass_obj
 def update(session: Session, containers: tuple[str, ...], **given: Any) -> Any:
-    body = update_config(given)
+    """Ports and mounts take a stop and a start of a container that runs; its files stay."""
+    shape = shape_config(given)
+    body = update_config(given, needed=not shape)
 
     def apply(name: str) -> Any:
-        answer = session.post(f"/containers/{name}/update", body) or {}
-        session.warn(*(answer.get("Warnings") or ()))
+        if body:
+            answer = session.post(f"/containers/{name}/update", body) or {}
+            session.warn(*(answer.get("Warnings") or ()))
+        if shape:
+            _reshape(session, name, shape)
         return session.container(name)
 
-    return one_or_all(each(containers, apply))
+    with starting(session):
+        return one_or_all(each(containers, apply))
+
+
+def _reshape(session: Session, name: str, shape: dict[str, Any]) -> None:
+    from dockmagic.views.engine import is_ours
+
+    if not is_ours(session.client):
+        raise DockmagicError(
+            "this engine cannot change the ports or mounts of a container that exists (dockmagic's can): "
+            "remove the container and run it again with these options"
+        )
+    api = session.api
+    answer = api._post_json(f"{api.base_url}/dockmagic/containers/{name}/reshape", shape)
+    api._raise_for_status(answer)
 
 
 @container.command("rm", help="Remove one or more containers")

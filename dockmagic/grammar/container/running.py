@@ -12,6 +12,7 @@ import click
 
 from dockmagic.errors import ContainerExit, DockmagicError, UsageMistake, translate
 from dockmagic.grammar import foreground
+from dockmagic.grammar.conflicts import explained
 from dockmagic.grammar.container.group import changed, container, some_containers
 from dockmagic.grammar.creation import container_config, environment
 from dockmagic.grammar.flags import conflict
@@ -52,7 +53,7 @@ def run(
     stdin = fed(session, given["interactive"])
     streams = () if detach else given["attach"] or ("stdout", "stderr")
     identity = create_container(session, image, command, given, streams)
-    with starting():
+    with starting(session, "" if given["rm"] else given["name"] or identity[:12]):
         if detach:
             session.post(f"/containers/{identity}/start")
             if stdin is not None:
@@ -134,7 +135,14 @@ def _created(session: Session, config: dict[str, Any], given: dict[str, Any]) ->
 
 
 class starting:
-    """Inside, a failure of the engine has the exit code 125, 126 or 127 of `docker run`."""
+    """Inside, a failure of the engine has the exit code 125, 126 or 127 of `docker run`.
+
+    With a `session` a port that is taken is explained; `created` is the container that then stays behind.
+    """
+
+    def __init__(self, session: Session | None = None, created: str = "") -> None:
+        self._session = session
+        self._created = created
 
     def __enter__(self) -> None:
         return None
@@ -142,6 +150,8 @@ class starting:
     def __exit__(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, ContainerExit):
             failure = translate(error, starting=True)
+            if failure is not None and self._session is not None:
+                failure = explained(self._session, failure, self._created)
             if failure is not None and failure is not error:
                 raise failure from None
 
@@ -159,11 +169,12 @@ def start(
     session: Session, containers: tuple[str, ...], attach: bool, interactive: bool, no_check: bool
 ) -> Any:
     if not attach and not interactive:
-        return one_or_all(each(containers, lambda name: changed(session, name, "start")))
+        with starting(session):
+            return one_or_all(each(containers, lambda name: changed(session, name, "start")))
     if len(containers) != 1:
         raise DockmagicError("you cannot start and attach multiple containers at once")
     found = session.container(containers[0])
-    with starting():
+    with starting(session):
         result = foreground.run_attached(
             session,
             found.id,

@@ -4,13 +4,15 @@ Everything here is read from the kernel or the store at the moment of the reques
 """
 
 import asyncio
+from dataclasses import asdict
 
 from aiohttp import web
 
-from dockmagic_runtime.api.call import Call, answer
+from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.containers import inspection
 from dockmagic_runtime.errors import NotFound
+from dockmagic_runtime.networks import listeners
 
 routes = Routes()
 
@@ -46,6 +48,21 @@ async def container_layers(call: Call) -> web.StreamResponse:
             },
         }
     )
+
+
+@routes.post("/dockmagic/containers/{id}/reshape")
+async def reshape(call: Call) -> web.StreamResponse:
+    """Other ports and mounts for a container that exists."""
+    containers = call.services.containers
+    await containers.reshape(containers.get(call["id"]), await call.body())
+    return nothing()
+
+
+@routes.get("/dockmagic/listeners")
+async def listening(call: Call) -> web.StreamResponse:
+    """The sockets of this host's processes that wait for somebody; with `port` those on one."""
+    found = await asyncio.to_thread(listeners.listeners, call.number("port"))
+    return answer([{**asdict(each), "address": str(each.address)} for each in found])
 
 
 @routes.get("/dockmagic/ports")

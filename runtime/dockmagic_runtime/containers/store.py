@@ -21,7 +21,7 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.containers import copyup, creation, names, restarts, settings, updating
+from dockmagic_runtime.containers import copyup, creation, names, reshaping, restarts, settings, updating
 from dockmagic_runtime.containers.launch import Launcher
 from dockmagic_runtime.containers.live import Live
 from dockmagic_runtime.containers.places import Places
@@ -82,6 +82,7 @@ class Containers:
         self._live: dict[str, Live] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._filling = asyncio.Lock()
+        self._reshaping = asyncio.Lock()
         self._closing = False
         self.on_run: list[Callable[[Container], None]] = []
         self.on_exit: list[Callable[[Container], None]] = []
@@ -387,6 +388,30 @@ class Containers:
         await self.end(container, signal=signal, timeout=timeout)
         await self.start(container)
         self._publish(container, "restart")
+
+    async def reshape(self, container: Container, body: Json) -> None:
+        """Other ports or mounts (see `reshaping`), with a stop and a start if it runs.
+
+        What cannot be started is put back as it was, and started again; the error is raised then.
+        """
+        async with self._reshaping:
+            before = reshaping.Shape.of(container)
+            shape = reshaping.reshaped(container, body, self._volumes, self.records)
+            running = container.state.running
+            await self.end(container)
+            shape.put_on(container)
+            try:
+                await self._fill_volumes(container, self.rootfs(container))
+                self.records.save(container)
+                if running:
+                    await self.start(container)
+            except (EngineError, OSError):
+                before.put_on(container)
+                self.records.save(container)
+                if running:
+                    await self.start(container)
+                raise
+        self._publish(container, "update")
 
     async def kill(self, container: Container, signal: int) -> None:
         """Send one signal to the container's first process; SIGKILL returns only when it is gone."""
