@@ -13,7 +13,7 @@ from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.containers import inspection, listing, settings
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
-from dockmagic_runtime.images.listing import has_label
+from dockmagic_runtime.images.listing import fits_labels
 
 routes = Routes()
 
@@ -27,8 +27,13 @@ def _container(call: Call) -> Container:
 @routes.get("/containers/json")
 async def list_(call: Call) -> web.StreamResponse:
     limit = call.number("limit", 0) or 0
+    filters = call.filters()
+    for name in ("since", "before"):
+        # An older way to say it than the filter.
+        if reference := call.text(name):
+            filters.setdefault(name, []).append(reference)
     found = listing.select(
-        call.services.containers, call.filters(), everything=call.flag("all"), limit=max(limit, 0)
+        call.services.containers, filters, everything=call.flag("all"), limit=max(limit, 0)
     )
     size = call.flag("size")
     return answer([inspection.summary(container, call.services.containers, size=size) for container in found])
@@ -147,10 +152,8 @@ async def prune(call: Call) -> web.StreamResponse:
 
 def _prunable(container: Container, filters: dict[str, list[str]]) -> bool:
     created = timestamps.parse(container.created)
-    return (
-        all(has_label(container.labels, label) for label in filters.get("label", []))
-        and not any(has_label(container.labels, label) for label in filters.get("label!", []))
-        and all(created < timestamps.parse_relative(until) for until in filters.get("until", []))
+    return fits_labels(container.labels, filters) and all(
+        created < timestamps.parse_relative(until) for until in filters.get("until", [])
     )
 
 

@@ -13,8 +13,9 @@ from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.errors import EngineError, InvalidParameter, Unavailable
 from dockmagic_runtime.images import archive, listing, push, removal
+from dockmagic_runtime.images.remote import download
 from dockmagic_runtime.oci.image import Platform
-from dockmagic_runtime.oci.reference import Reference, parse_reference
+from dockmagic_runtime.oci.reference import Reference, check_tag, parse_reference
 
 routes = Routes()
 
@@ -93,22 +94,21 @@ def _with_tag(reference: Reference, tag: str) -> Reference:
     """`tag` may also be a digest: the parameter says either."""
     if not tag:
         return reference
+    if ":" not in tag:
+        check_tag(tag)
     joined = f"{reference.familiar_name}@{tag}" if ":" in tag else f"{reference.familiar_name}:{tag}"
     return parse_reference(joined)
 
 
 async def _import(call: Call, platform: Platform | None) -> web.StreamResponse:
-    if call.text("fromSrc") != "-":
-        raise InvalidParameter(
-            "importing from a URL is not supported: download it and import from standard input"
-        )
+    source = call.text("fromSrc")
     repository = call.text("repo")
     reference = (
         _with_tag(parse_reference(repository, None), call.text("tag") or "latest") if repository else None
     )
     image = await archive.import_(
         call.services.images,
-        _body(call),
+        _body(call) if source == "-" else download(source),
         reference,
         settings=changed(State({"config": {}}), call.texts("changes")).config,
         message=call.text("message"),

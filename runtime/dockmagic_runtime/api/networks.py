@@ -5,8 +5,8 @@ from aiohttp import web
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
-from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.images.listing import has_label
+from dockmagic_runtime.errors import Forbidden, InvalidParameter
+from dockmagic_runtime.images.listing import boolean, fits_labels
 from dockmagic_runtime.networks.network import Network
 
 routes = Routes()
@@ -21,11 +21,13 @@ async def list_(call: Call) -> web.StreamResponse:
     if unknown:
         raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
     networks = call.services.networks
+    dangling = boolean(filters, "dangling")
 
     def matches(network: Network) -> bool:
         kind = "builtin" if network.name in _PREDEFINED else "custom"
         return (
-            all(has_label(network.labels, label) for label in filters.get("label", []))
+            fits_labels(network.labels, filters)
+            and dangling in (None, kind == "custom" and not networks.inspect(network)["Containers"])
             and any(name in network.name for name in filters.get("name", [network.name]))
             and any(network.id.startswith(identity) for identity in filters.get("id", [network.id]))
             and network.driver in filters.get("driver", [network.driver])
@@ -45,6 +47,8 @@ async def create(call: Call) -> web.StreamResponse:
     name = body.get("Name")
     if not isinstance(name, str) or not isinstance(ipam, dict):
         raise InvalidParameter("invalid JSON: Name must be a string and IPAM an object")
+    if body.get("Scope") == "swarm" or body.get("Ingress"):
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
     network = await call.services.networks.create(
         name,
         body.get("Driver") or "bridge",
@@ -66,7 +70,7 @@ async def prune(call: Call) -> web.StreamResponse:
     untils = [timestamps.parse_relative(until) for until in filters.get("until", [])]
 
     def matches(network: Network) -> bool:
-        return all(has_label(network.labels, label) for label in filters.get("label", [])) and all(
+        return fits_labels(network.labels, filters) and all(
             timestamps.parse(network.created) < until for until in untils
         )
 

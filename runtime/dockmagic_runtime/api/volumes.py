@@ -5,7 +5,7 @@ from aiohttp import web
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.images.listing import has_label
+from dockmagic_runtime.images.listing import fits_labels
 from dockmagic_runtime.volumes.store import Volume
 
 routes = Routes()
@@ -21,7 +21,7 @@ async def list_(call: Call) -> web.StreamResponse:
 
     def matches(volume: Volume) -> bool:
         return (
-            all(has_label(volume.labels, label) for label in filters.get("label", []))
+            fits_labels(volume.labels, filters)
             and all(driver == "local" for driver in filters.get("driver", []))
             and all(name in volume.name for name in filters.get("name", []))
             and all(
@@ -62,9 +62,7 @@ async def prune(call: Call) -> web.StreamResponse:
     filters = call.filters()
     # Since API 1.42 named volumes are kept unless `all` is asked for.
     everything = call.version < (1, 42) or filters.get("all", ["false"])[0] in ("true", "1")
-    labels = filters.get("label", [])
     removed, freed = call.services.volumes.prune(
-        anonymous_only=not everything,
-        matches=lambda volume: all(has_label(volume.labels, label) for label in labels),
+        anonymous_only=not everything, matches=lambda volume: fits_labels(volume.labels, filters)
     )
     return answer({"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed})

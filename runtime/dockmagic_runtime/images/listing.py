@@ -79,8 +79,6 @@ def matcher(images: "ImageStore", filters: Filters) -> Callable[[Image], bool]:
     since = [_created(images.get(name)) for name in filters.get("since", ())]
     until = [point_in_time(text) for text in filters.get("until", ())]
     dangling = boolean(filters, "dangling")
-    labels = list(filters.get("label", ()))
-    not_labels = list(filters.get("label!", ()))
 
     def matches(image: Image) -> bool:
         return (
@@ -88,8 +86,7 @@ def matcher(images: "ImageStore", filters: Filters) -> Callable[[Image], bool]:
             and all(_created(image) > each for each in since)
             and all(_created(image).timestamp() <= each for each in until)
             and dangling in (None, not image.references)
-            and all(has_label(image.labels, each) for each in labels)
-            and not any(has_label(image.labels, each) for each in not_labels)
+            and fits_labels(image.labels, filters)
         )
 
     return matches
@@ -105,6 +102,13 @@ def boolean(filters: Filters, name: str) -> bool | None:
     if values <= {"0", "false", "f"}:
         return False
     raise InvalidParameter(f"invalid filter '{name}={sorted(values)}'")
+
+
+def fits_labels(labels: Mapping[str, str], filters: Filters) -> bool:
+    """The filters `label` (all of them) and, where something is pruned, `label!` (none of them)."""
+    return all(has_label(labels, each) for each in filters.get("label", ())) and not any(
+        has_label(labels, each) for each in filters.get("label!", ())
+    )
 
 
 def has_label(labels: Mapping[str, str], wanted: str) -> bool:

@@ -76,6 +76,12 @@ class Reference:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
+def check_tag(tag: str) -> None:
+    """A tag that comes without a name. Raises InvalidParameter with Docker's sentence."""
+    if not re.fullmatch(_TAG, tag, re.ASCII):
+        raise InvalidParameter("invalid tag format")
+
+
 def parse_reference(text: str, default_tag: str | None = DEFAULT_TAG) -> Reference:
     """The reference that `text` means; without tag or digest it gets `default_tag` (None: stays untagged).
 

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +97,7 @@ def test_tags(api: docker.APIClient, client: docker.DockerClient, busybox: Image
     api.remove_image("example.org:5000/a/b")
     busybox.reload()
     assert busybox.tags == ["busybox:latest"]
-    with pytest.raises(APIError, match="invalid reference format"):
+    with pytest.raises(APIError, match="invalid tag format"):
         busybox.tag("tagged", "not a tag")
 
 
@@ -283,3 +285,24 @@ def test_an_image_that_a_container_uses(client: docker.DockerClient, root: bytes
     # Its files are still the container's.
     with tarfile.open(fileobj=io.BytesIO(b"".join(container.export()))) as exported:
         assert exported.extractfile("hello").read() == b"hello"  # type: ignore[union-attr]
+
+
+def test_import_from_a_url(
+    api: docker.APIClient, client: docker.DockerClient, root: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "root.tar").write_bytes(root)
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "-b", "127.0.0.1", "-d", str(tmp_path), "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout
+        url = server.stdout.readline().split("(")[1].split(")")[0]
+        answer = api.import_image_from_url(f"{url}root.tar", "imported", "url", changes=["CMD hello"])
+        assert client.images.get("imported:url").id == json.loads(answer)["status"]
+        with pytest.raises(APIError, match="404"):
+            api.import_image_from_url(f"{url}nosuch.tar", "imported", "url")
+        server.terminate()
+    with pytest.raises(APIError, match="ftp://x is no http or https URL"):
+        api.import_image_from_url("ftp://x", "imported")

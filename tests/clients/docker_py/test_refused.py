@@ -141,6 +141,10 @@ def test_the_shape_of_a_swarm_needs_none(client: docker.DockerClient) -> None:
     assert client.api.create_swarm_spec(snapshot_interval=5)["Raft"]["SnapshotInterval"] == 5
 
 
+def test_a_swarm_that_is_not_there_has_no_id(client: docker.DockerClient) -> None:
+    assert client.swarm.id is None
+
+
 def test_every_refusal_is_asked_for() -> None:
     """Those with an answer of the engine, which is told by the status that the reason begins with."""
     asked = {*BY_SWARM, *BY_PLUGINS, *OTHERS}
