@@ -86,6 +86,34 @@ _NGINX_PAGE = """\
 </html>
 """
 
+_POSTGRES_ENTRYPOINT = """\
+#!/bin/sh
+# Makes the database on the first start, as the postgres image does, then runs the server as its user.
+set -e
+if [ "$1" != postgres ]; then exec "$@"; fi
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+    if [ -z "$POSTGRES_PASSWORD" ]; then
+        echo "Error: Database is uninitialized and superuser password is not specified." >&2
+        echo "       You must specify POSTGRES_PASSWORD to a non-empty value for the superuser." >&2
+        exit 1
+    fi
+    user="${POSTGRES_USER:-postgres}"
+    chown postgres: "$PGDATA"
+    chmod 700 "$PGDATA"
+    echo "$POSTGRES_PASSWORD" >/tmp/password
+    chown postgres: /tmp/password
+    setpriv --reuid postgres --regid postgres --init-groups \\
+        initdb --username="$user" --pwfile=/tmp/password --auth-host=scram-sha-256 >/dev/null
+    rm /tmp/password
+    echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
+    if [ "${POSTGRES_DB:-$user}" != postgres ]; then
+        echo "CREATE DATABASE \\"${POSTGRES_DB:-$user}\\"" | setpriv --reuid postgres --regid postgres \\
+            --init-groups postgres --single -j postgres >/dev/null
+    fi
+fi
+exec setpriv --reuid postgres --regid postgres --init-groups "$@" -c "listen_addresses=*"
+"""
+
 RECIPES = (
     Recipe(
         name="busybox",
@@ -155,5 +183,47 @@ RECIPES = (
             rm /usr/lib/python3.11/EXTERNALLY-MANAGED
         """,
         config={"Cmd": ["python3"], "Env": [PATH, "LANG=C.UTF-8", "PYTHON_VERSION=3.11.2"]},
+    ),
+    Recipe(
+        name="postgres",
+        tags=("latest", "15"),
+        about="Debian's postgresql on the debian stand-in",
+        base="debian",
+        packages=("postgresql",),
+        files={"/usr/local/bin/docker-entrypoint.sh": _POSTGRES_ENTRYPOINT},
+        run="""
+            rm -rf /var/lib/postgresql/15
+            mkdir -p /var/lib/postgresql/data /docker-entrypoint-initdb.d
+            chown postgres: /var/lib/postgresql/data
+        """,
+        config={
+            "Entrypoint": ["docker-entrypoint.sh"],
+            "Cmd": ["postgres"],
+            "Env": [
+                PATH + ":/usr/lib/postgresql/15/bin",
+                "LANG=C.UTF-8",
+                "PG_MAJOR=15",
+                "PGDATA=/var/lib/postgresql/data",
+            ],
+            "ExposedPorts": {"5432/tcp": {}},
+            "StopSignal": "SIGINT",
+            "Volumes": {"/var/lib/postgresql/data": {}},
+        },
+    ),
+    Recipe(
+        name="redis",
+        tags=("latest", "7"),
+        about="Debian's redis-server on the debian stand-in",
+        base="debian",
+        packages=("redis-server",),
+        run="mkdir -p /data && chown redis: /data",
+        config={
+            "Cmd": ["redis-server", "--bind", "*", "--protected-mode", "no"],
+            "Env": [PATH],
+            "ExposedPorts": {"6379/tcp": {}},
+            "User": "redis",
+            "Volumes": {"/data": {}},
+            "WorkingDir": "/data",
+        },
     ),
 )

@@ -13,6 +13,8 @@ from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.errors import EngineError, InvalidParameter, Unavailable
 from dockmagic_runtime.images import archive, listing, push, removal
+from dockmagic_runtime.images.describe import container_config
+from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.remote import download
 from dockmagic_runtime.oci.image import Platform
 from dockmagic_runtime.oci.reference import Reference, check_tag, parse_reference
@@ -165,10 +167,25 @@ async def prune(call: Call) -> web.StreamResponse:
     return answer(await removal.prune(call.services.images, call.filters()))
 
 
+def _formerly(call: Call, image: Image) -> dict[str, object]:
+    """What inspect told until the API did without it.
+
+    docker-compose 1 asks in the newest version, and then fails to recreate a container: Docker's own engine
+    and it have not fitted together since. Here they do.
+    """
+    found: dict[str, object] = {}
+    if call.version < (1, 45) or call.request.headers.get("User-Agent", "").startswith("docker-compose/1."):
+        found |= {"Container": "", "ContainerConfig": container_config({})}
+    if call.version < (1, 44):
+        found["VirtualSize"] = image.size
+    return found
+
+
 @routes.get("/images/{name:path}/json")
 async def inspect(call: Call) -> web.StreamResponse:
     images = call.services.images
-    return answer(images.inspect(images.get(call["name"])))
+    image = images.get(call["name"])
+    return answer({**images.inspect(image), **_formerly(call, image)})
 
 
 @routes.get("/images/{name:path}/history")
