@@ -50,6 +50,8 @@ from dockmagic_runtime.volumes.store import VolumeStore
 
 log = logging.getLogger(__name__)
 
+_LONGEST_HEAD = 1 << 20
+
 
 class Engine:
     """See the module. `start` once, `stop` once."""
@@ -143,6 +145,9 @@ class Engine:
                     volumes_api.routes,
                 ),
                 request_factory=make_request,
+                # As Go's: filters and the credentials for a build (X-Registry-Config) may be long.
+                max_line_size=_LONGEST_HEAD,
+                max_field_size=_LONGEST_HEAD,
                 access_log=None,
                 # Idle clients of a local socket cost nothing; docker-py keeps its connections for long.
                 keepalive_timeout=3600,

@@ -38,7 +38,7 @@ RUNTIME = (
         (["--read-only", "busybox", "touch", "/x"], 1, ""),
         (["--tmpfs", "/t", "busybox", "sh", "-c", "stat -f -c %T /t"], 0, "tmpfs\n"),
         (["--network", "none", "busybox", "sh", "-c", "ls /sys/class/net"], 0, "lo\n"),
-        (["--add-host", "a.b:1.2.3.4", "busybox", "grep", "a.b", "/etc/hosts"], 0, "1.2.3.4\ta.b\n"),
+        (["--add-host", "a.b:1.2.3.4", "busybox", "grep", "-F", "a.b", "/etc/hosts"], 0, "1.2.3.4\ta.b\n"),
         (["--dns", "9.9.9.9", "busybox", "grep", "9.9.9.9", "/etc/resolv.conf"], 0, "nameserver 9.9.9.9\n"),
         (["--ulimit", "nofile=100:200", "busybox", "sh", "-c", "ulimit -n; ulimit -Hn"], 0, "100\n200\n"),
         (

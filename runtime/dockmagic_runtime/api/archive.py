@@ -2,7 +2,6 @@
 
 import base64
 import json
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -10,16 +9,15 @@ from typing import Any
 from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, answer
-from dockmagic_runtime.api.hijack import Taken
 from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.build import commit as committing
 from dockmagic_runtime.containers.archive import ContainerFiles
-from dockmagic_runtime.errors import EngineError, InvalidParameter
+from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.images import pipes
 from dockmagic_runtime.oci.reference import parse_reference
 
 routes = Routes()
-log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
 
@@ -63,18 +61,7 @@ async def read(call: Call) -> web.StreamResponse:
     async with AsyncExitStack() as stack:
         files = await _files(call, stack)
         found = await pipes.in_own_thread(lambda: files.status(path))
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **_header(found)})
-        await response.prepare(call.request)
-        try:
-            async for chunk in pipes.tap(lambda out: files.read(path, out)):
-                await response.write(chunk)
-        except (EngineError, OSError) as error:
-            # Too late for a status: the stream breaks off, so that nobody takes half an archive for a whole.
-            log.warning("reading %s of container %s: %s", path, files.container.short_id, error)
-            if call.request.transport:
-                call.request.transport.abort()
-            return Taken()
-        await response.write_eof()
+        response = await send_tar(call, pipes.tap(lambda out: files.read(path, out)), _header(found))
     call.services.containers.note(files.container, "archive-path")
     return response
 

@@ -1,8 +1,8 @@
 """Routes of the tag Container."""
 
 import asyncio
+import functools
 import os
-from collections.abc import AsyncIterator
 
 from aiohttp import web
 
@@ -10,14 +10,14 @@ from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, JsonStream, answer, nothing
 from dockmagic_runtime.api.refused import NO_CHECKPOINTS
 from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.containers import inspection, listing, settings
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
-from dockmagic_runtime.images.listing import fits_labels
+from dockmagic_runtime.images import pipes
+from dockmagic_runtime.images.listing import fits_labels, point_in_time
 
 routes = Routes()
-
-_BATCH = 1 << 16
 
 
 def _container(call: Call) -> Container:
@@ -153,7 +153,7 @@ async def prune(call: Call) -> web.StreamResponse:
 def _prunable(container: Container, filters: dict[str, list[str]]) -> bool:
     created = timestamps.parse(container.created)
     return fits_labels(container.labels, filters) and all(
-        created < timestamps.parse_relative(until) for until in filters.get("until", [])
+        created < point_in_time(until) for until in filters.get("until", [])
     )
 
 
@@ -167,28 +167,11 @@ async def changes(call: Call) -> web.StreamResponse:
 @routes.get("/containers/{id}/export")
 async def export(call: Call) -> web.StreamResponse:
     container = _container(call)
-    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-    await response.prepare(call.request)
-    async for chunk in _exported(call, container):
-        await response.write(chunk)
-    await response.write_eof()
-    return response
-
-
-async def _exported(call: Call, container: Container) -> AsyncIterator[bytes]:
-    reader, writer = os.pipe()
-    root = os.open(f"/proc/{container.state.pid}/root", os.O_PATH) if container.state.running else None
-
-    def write() -> None:
-        try:
-            with os.fdopen(writer, "wb") as out:
-                call.services.snapshots.export(container.id, out, root=root)
-        finally:
-            if root is not None:
-                os.close(root)
-
-    task = asyncio.ensure_future(asyncio.to_thread(write))
-    with os.fdopen(reader, "rb") as source:
-        while chunk := await asyncio.to_thread(source.read, _BATCH * 16):
-            yield chunk
-    await task
+    running = container.state.running
+    root = os.open(f"/proc/{container.state.pid}/root", os.O_PATH) if running else None
+    export = functools.partial(call.services.snapshots.export, container.id, root=root)
+    try:
+        return await send_tar(call, pipes.tap(export))
+    finally:
+        if root is not None:
+            os.close(root)

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, JsonStream, answer
 from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.build.commit import changed
 from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.build.state import State
@@ -140,16 +141,7 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 async def _send_archive(call: Call, names: list[str]) -> web.StreamResponse:
-    archived = archive.save(call.services.images, names)
-    # What is wrong shows before the first piece: then it can still be a status.
-    first = await anext(archived)
-    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-    await response.prepare(call.request)
-    await response.write(first)
-    async for chunk in archived:
-        await response.write(chunk)
-    await response.write_eof()
-    return response
+    return await send_tar(call, archive.save(call.services.images, names))
 
 
 @routes.get("/images/get")

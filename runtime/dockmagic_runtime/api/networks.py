@@ -6,7 +6,7 @@ from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.errors import Forbidden, InvalidParameter
-from dockmagic_runtime.images.listing import boolean, fits_labels
+from dockmagic_runtime.images.listing import boolean, fits_labels, point_in_time
 from dockmagic_runtime.networks.network import Network
 
 routes = Routes()
@@ -67,7 +67,7 @@ async def create(call: Call) -> web.StreamResponse:
 @routes.post("/networks/prune")
 async def prune(call: Call) -> web.StreamResponse:
     filters = call.filters()
-    untils = [timestamps.parse_relative(until) for until in filters.get("until", [])]
+    untils = [point_in_time(until) for until in filters.get("until", [])]
 
     def matches(network: Network) -> bool:
         return fits_labels(network.labels, filters) and all(

@@ -4,6 +4,7 @@ aiohttp speaks HTTP; only the choice of the handler is made here, because Docker
 is not part of any of them and image names with slashes in their middle.
 """
 
+import errno
 import json
 import logging
 import re
@@ -79,6 +80,8 @@ class Router:
             # The client went away; there is nobody to answer.
             return Taken()
         except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+                return self._refusal(request, f"{error.strerror}: {error.filename!r:.200}", 400)
             log.exception("%s %s", request.method, request.path)
             return self._refusal(request, str(error), 500)
         except (

@@ -265,6 +265,8 @@ async def disk_use(call: Call) -> web.StreamResponse:
 @routes.post("/auth")
 async def login(call: Call) -> web.StreamResponse:
     credentials = await call.body()
+    if not all(isinstance(value, str | None) for value in credentials.values()):
+        raise InvalidParameter("invalid JSON: credentials are strings")
     try:
         await call.services.registry.login(credentials.get("serveraddress") or "docker.io", credentials)
     except RegistryError as error:

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
-from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.images.listing import fits_labels
 from dockmagic_runtime.volumes.store import Volume
 
@@ -41,9 +41,11 @@ async def create(call: Call) -> web.StreamResponse:
     if not isinstance(name, str) or not isinstance(labels, dict) or not isinstance(options, dict):
         raise InvalidParameter("invalid JSON: Name must be a string, Labels and DriverOpts objects")
     driver = body.get("Driver") or "local"
-    return answer(
-        call.services.volumes.create(name, driver=driver, labels=labels, options=options).inspect(), 201
-    )
+    try:
+        made = call.services.volumes.create(name, driver=driver, labels=labels, options=options)
+    except NotFound as error:
+        raise NotFound(f"create {name}: {error}") from None
+    return answer(made.inspect(), 201)
 
 
 @routes.get("/volumes/{name}")

@@ -21,7 +21,7 @@ def check(host: Json, *, update: bool = False) -> list[str]:
 
     An update holds only what is to change: a limit may refer to one that is set already.
     """
-    _check_memory(host, update=update)
+    check_memory(host, update=update)
     _check_processors(host)
     _check_cpuset(host)
     if host["PidsLimit"] is not None and host["PidsLimit"] < 0 and not update:
@@ -29,7 +29,8 @@ def check(host: Json, *, update: bool = False) -> list[str]:
     return _out_of_memory_killer(host) + _block_io(host)
 
 
-def _check_memory(host: Json, *, update: bool) -> None:
+def check_memory(host: Json, *, update: bool = False) -> None:
+    """Raises InvalidParameter for limits of memory that contradict each other."""
     memory, swap, reservation = host["Memory"], host["MemorySwap"], host["MemoryReservation"]
     if memory < 0 or 0 < memory < _MEMORY_FLOOR:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")

@@ -12,6 +12,7 @@ nothing happens to it, and `restore` takes it up again.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -513,7 +514,8 @@ class Containers:
             except OSError as error:
                 with contextlib.suppress(OSError):
                     self.cgroup(container).apply(updating.resources(container.host_config))
-                raise SystemFailure(f"{refused}{error.filename}: {error.strerror}") from error
+                kind = InvalidParameter if error.errno in (errno.EINVAL, errno.ERANGE) else SystemFailure
+                raise kind(f"{refused}{error.filename}: {error.strerror}") from error
         container.host_config = host
         self.records.save(container)
         self._publish(container, "update")

@@ -11,7 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
-from dockmagic_runtime.errors import InvalidParameter, SystemFailure
+from dockmagic_runtime.errors import InvalidParameter
 
 TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
 
@@ -36,7 +36,9 @@ async def _ask_ps(pids: set[int], words: list[str]) -> tuple[list[str], list[lis
     )
     output, errors = await child.communicate()
     if child.returncode:
-        raise SystemFailure(f"ps: {errors.decode(errors='replace').strip()}")
+        raise InvalidParameter(
+            f"ps: exit status {child.returncode}: {errors.decode(errors='replace').strip()}"
+        )
     lines = output.decode(errors="replace").splitlines()
     titles = lines[0].split()
     if "PID" not in titles:

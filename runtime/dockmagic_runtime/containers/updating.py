@@ -6,7 +6,7 @@ Docker's rules and sentences (moby's `Container.UpdateContainer`). A field that 
 from typing import Any
 
 from dockmagic_runtime.containers import limits, restarts, settings, spec
-from dockmagic_runtime.errors import Conflict
+from dockmagic_runtime.errors import Conflict, InvalidParameter
 from dockmagic_runtime.kernel.cgroups import Resources
 
 Json = dict[str, Any]
@@ -25,6 +25,10 @@ def changed(host: Json, body: Json) -> tuple[Json, list[str]]:
     restarts.check(policy, auto_remove=False)
     _check_clashes(host, asked)
     new = host | {name: asked[name] for name in _CHANGEABLE if asked[name]}
+    try:
+        limits.check_memory(new)
+    except InvalidParameter as error:  # what is to be set and what was set before contradict each other
+        raise Conflict(str(error)) from None
     if asked["PidsLimit"] is not None:
         # 0 and -1 both mean: no limit from now on.
         new["PidsLimit"] = max(asked["PidsLimit"], 0)

@@ -10,7 +10,7 @@ import io
 import json
 import posixpath
 import tarfile
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
@@ -92,7 +92,7 @@ async def load(
     return loaded
 
 
-async def save(images: ImageStore, names: Sequence[str]) -> AsyncIterator[bytes]:
+async def save(images: ImageStore, names: Sequence[str]) -> AsyncGenerator[bytes, None]:
     """The archive of the images that `names` mean, piece by piece.
 
     A repository without a tag means all its tags, as in Docker. Raises NotFound before the first piece.

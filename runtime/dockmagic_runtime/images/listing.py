@@ -1,11 +1,12 @@
 """`GET /images/json`: which images, filtered as Docker filters them."""
 
+import contextlib
 import fnmatch
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from dockmagic_runtime import timestamps
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.images.describe import unix_time
 from dockmagic_runtime.images.image import UNDATED, Image
@@ -18,7 +19,6 @@ Filters = Mapping[str, Iterable[str]]
 """Docker's filters, decoded: `{"label": ["a=b"]}`. The old form `{"label": {"a=b": true}}` iterates alike."""
 
 _ACCEPTED = frozenset({"before", "dangling", "label", "label!", "reference", "since", "until"})
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 def summaries(
@@ -84,7 +84,7 @@ def matcher(images: "ImageStore", filters: Filters) -> Callable[[Image], bool]:
         return (
             all(_created(image) < each for each in before)
             and all(_created(image) > each for each in since)
-            and all(_created(image).timestamp() <= each for each in until)
+            and all(_created(image).timestamp() * 1e9 <= each for each in until)
             and dangling in (None, not image.references)
             and fits_labels(image.labels, filters)
         )
@@ -117,17 +117,13 @@ def has_label(labels: Mapping[str, str], wanted: str) -> bool:
     return name in labels and (not equals or labels[name] == value)
 
 
-def point_in_time(text: str) -> float:
-    """Unix time of Docker's `until`: a Unix time, a date, or how long ago in Go's durations (`1h30m`)."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if re.fullmatch(r"(\d+(\.\d+)?(h|ms|us|µs|ns|m|s))+", text):
-        parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)", text)
-        ago = sum(float(amount) * _UNITS[unit] for amount, unit in parts)
-        return (datetime.now(UTC) - timedelta(seconds=ago)).timestamp()
+def point_in_time(text: str) -> int:
+    """Docker's `until`: a Unix time, a date, or how long ago (`1h30m`), as nanoseconds since the epoch."""
+    with contextlib.suppress(ValueError):
+        return timestamps.parse_relative(text)
     try:
-        return _moment(text).timestamp()
-    except ValueError:
+        return int(_moment(text).timestamp() * 10**9)
+    except (ValueError, OverflowError):
         raise InvalidParameter(f'parsing time "{text}": not a time, a date or a duration') from None
 
 

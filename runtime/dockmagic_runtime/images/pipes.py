@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from typing import BinaryIO, TypeVar
 
 Result = TypeVar("Result")
@@ -77,7 +77,7 @@ async def feed(chunks: AsyncIterable[bytes], work: Callable[[BinaryIO], Result])
         raise
 
 
-async def tap(work: Callable[[BinaryIO], None]) -> AsyncIterator[bytes]:
+async def tap(work: Callable[[BinaryIO], None]) -> AsyncGenerator[bytes, None]:
     """What `work`, in a thread, writes to the stream it is given.
 
     If the reader stops early, `work` gets BrokenPipeError at its next write, and is waited for.

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-from dockmagic_runtime.errors import InvalidParameter, SystemFailure
+from dockmagic_runtime.errors import InvalidParameter, Unavailable
 
 _CHUNK = 1 << 20
 _PATIENCE = aiohttp.ClientTimeout(total=None, connect=30, sock_read=60)
@@ -26,4 +26,4 @@ async def download(url: str) -> AsyncIterator[bytes]:
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
         raise InvalidParameter(f"{url} is no http or https URL") from None
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise SystemFailure(f"downloading {url}: {error or 'no answer in time'}") from error
+        raise Unavailable(f"downloading {url}: {error or 'no answer in time'}") from error

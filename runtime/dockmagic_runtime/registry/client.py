@@ -26,7 +26,7 @@ import aiohttp
 
 from dockmagic_runtime import __version__
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.errors import Unauthorized
+from dockmagic_runtime.errors import InvalidParameter, Unauthorized
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import sha256_digest
 from dockmagic_runtime.oci.reference import Reference
@@ -54,7 +54,7 @@ _ACCEPT = ", ".join(
     )
 )
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
-_BROKEN = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+_BROKEN = (aiohttp.ClientError, asyncio.TimeoutError, OSError, UnicodeError)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,10 @@ class Registry:
 
     async def login(self, host: str, auth: Mapping[str, Any]) -> None:
         """Try credentials at `host`. Raises Unauthorized with Docker's sentence, Unavailable."""
-        domain = urlsplit(host).netloc if "://" in host else host.split("/")[0]
+        try:
+            domain = urlsplit(host if "://" in host else f"//{host}").netloc
+        except ValueError:
+            raise InvalidParameter(f"invalid registry address: {host:.100}") from None
         hub = domain in ("", "docker.io", "index.docker.io", "registry-1.docker.io")
         reference = Reference("docker.io" if hub else domain, "login")
         problem: RegistryError | Unreachable | None = None
@@ -160,7 +163,7 @@ class Registry:
                     **options,
                 )
             except _BROKEN as error:
-                if last or isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+                if last or isinstance(error, aiohttp.ClientConnectorError | ValueError):
                     raise unreachable(method, url, error) from error
                 log.info("%s %s: %s; trying again", method, url, error)
             else:

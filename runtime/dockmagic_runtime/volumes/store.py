@@ -92,9 +92,7 @@ class VolumeStore:
     ) -> Volume:
         """The volume of that name, made if there is none; a nameless one is anonymous."""
         if driver not in ("local", ""):
-            raise NotFound(
-                f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found'
-            )
+            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
         if options:
             raise InvalidParameter(f'create {name}: invalid option: "{next(iter(options))}"')
         labels = dict(labels or {})
