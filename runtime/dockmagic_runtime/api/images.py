@@ -12,7 +12,7 @@ from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.build.commit import changed
 from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.build.state import State
-from dockmagic_runtime.errors import EngineError, InvalidParameter, Unavailable
+from dockmagic_runtime.errors import EngineError, InvalidParameter, SystemFailure, Unauthorized, Unavailable
 from dockmagic_runtime.images import archive, listing, push, removal
 from dockmagic_runtime.images.describe import container_config
 from dockmagic_runtime.images.image import Image
@@ -82,9 +82,13 @@ async def create(call: Call) -> web.StreamResponse:
         raise InvalidParameter("invalid reference format")
     puller, auth = call.services.puller, call.registry_auth()
     reference = _with_tag(parse_reference(name, None), tag)
-    if reference.tag is None and reference.digest is None:
-        return await stream_progress(call, lambda tell: puller.pull_all(reference, platform, auth, tell))
-    return await stream_progress(call, lambda tell: puller.pull(reference, platform, auth, tell))
+    whole = reference.tag is None and reference.digest is None
+    pull = puller.pull_all if whole else puller.pull
+    try:
+        return await stream_progress(call, lambda tell: pull(reference, platform, auth, tell))
+    except Unauthorized as error:
+        # As Docker: a 401 would have the docker command ask for a password, and wait.
+        raise SystemFailure(str(error)) from None
 
 
 @routes.get("/distribution/{name:path}/json")

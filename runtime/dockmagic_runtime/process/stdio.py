@@ -83,7 +83,8 @@ class Client:
 class Streams:
     """The streams of one process. `outputs` maps our descriptor of each output to its name.
 
-    `stdin` is our end of its input or None; `stdin_once` closes it when the client's input ends.
+    `stdin` is our end of its input or None; `stdin_once` closes it when the client's input ends,
+    unless it is a terminal.
     `on_end` is called when all output has been read and logged.
     """
 
@@ -249,7 +250,7 @@ class Streams:
             self._write_input()
         else:
             client.reading = False
-            if self._stdin_once:
+            if self._stdin_once and not self._tty:  # who leaves a terminal may come back
                 self._end_input = True
                 self._write_input()
 
