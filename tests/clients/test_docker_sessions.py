@@ -231,7 +231,8 @@ def test_events(engine: EngineProcess) -> None:
     assert told("label=of=test", "event=start", "event=die") == ["container start", "container die"]
     assert told("type=network", "network=mynet")[0] == "network create"
     assert {"network connect", "network disconnect", "network destroy"} <= set(told("type=network"))
-    assert {"volume create", "volume destroy"} <= set(told("volume=myvolume"))
+    whole_life = [f"volume {what}" for what in ("create", "mount", "unmount", "destroy")]
+    assert told("volume=myvolume") == whole_life
     assert told("container=nosuch") == [] and told("image=busybox", "event=die") == ["container die"]
     line = engine.docker(
         "events", "--since", since, "--until", until, "--format", "json"
@@ -240,6 +241,7 @@ def test_events(engine: EngineProcess) -> None:
 
 
 def test_prunes(engine: EngineProcess) -> None:
+    since = f"{time.time():.9f}"
     engine.docker("create", "--name", "old", "--label", "gone=1", "busybox", "true")
     engine.docker("create", "--name", "kept", "busybox", "true")
     engine.docker("volume", "create", "unused")
@@ -252,6 +254,9 @@ def test_prunes(engine: EngineProcess) -> None:
     assert "unused" in engine.docker("volume", "prune", "-a", "-f").stdout
     whole = engine.docker("system", "prune", "-f", "--volumes").stdout
     assert "Deleted Containers:" in whole and "Total reclaimed space:" in whole
+    options = ["--since", since, "--until", f"{time.time() + 0.01:.9f}", "--filter", "event=prune"]
+    told = engine.docker("events", *options, "--format", "{{.Type}}").stdout.split()
+    assert set(told) >= {"container", "network", "volume", "image"}
     table = engine.docker("system", "df", "-v").stdout
     assert "Images space usage:" in table and "busybox" in table
     assert "Local Volumes" in engine.docker("system", "df").stdout

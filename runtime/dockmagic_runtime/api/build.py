@@ -41,7 +41,9 @@ async def build(call: Call) -> web.StreamResponse:
 
 @routes.post("/build/prune")
 async def prune(call: Call) -> web.StreamResponse:
-    return answer(await call.services.builder.prune())
+    done = await call.services.builder.prune()
+    call.tell_prune("builder", done["SpaceReclaimed"])
+    return answer(done)
 
 
 def _options(call: Call) -> BuildOptions:

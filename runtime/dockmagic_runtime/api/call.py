@@ -100,6 +100,10 @@ class Call:
             raise InvalidParameter("invalid JSON: the body must be an object")
         return parsed
 
+    def tell_prune(self, kind: str, freed: int) -> None:
+        """The event of a prune, beside those of all that went."""
+        self.services.events.publish(kind, "prune", "", {"reclaimed": str(freed)})
+
     def registry_auth(self) -> Json | None:
         """The X-Registry-Auth header: base64url of {"username": …, "password": …}."""
         raw = self.request.headers.get("X-Registry-Auth")

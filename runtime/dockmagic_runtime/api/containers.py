@@ -147,6 +147,7 @@ async def prune(call: Call) -> web.StreamResponse:
             freed += containers.usage(container)
             await containers.remove(container)
             removed.append(container.id)
+    call.tell_prune("container", freed)
     return answer({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
 
 
@@ -167,6 +168,7 @@ async def changes(call: Call) -> web.StreamResponse:
 @routes.get("/containers/{id}/export")
 async def export(call: Call) -> web.StreamResponse:
     container = _container(call)
+    call.services.containers.note(container, "export")
     running = container.state.running
     root = os.open(f"/proc/{container.state.pid}/root", os.O_PATH) if running else None
     export = functools.partial(call.services.snapshots.export, container.id, root=root)

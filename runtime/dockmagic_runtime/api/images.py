@@ -160,7 +160,9 @@ async def save(call: Call) -> web.StreamResponse:
 
 @routes.post("/images/prune")
 async def prune(call: Call) -> web.StreamResponse:
-    return answer(await removal.prune(call.services.images, call.filters()))
+    done = await removal.prune(call.services.images, call.filters())
+    call.tell_prune("image", done["SpaceReclaimed"])
+    return answer(done)
 
 
 def _formerly(call: Call, image: Image) -> dict[str, object]:

@@ -74,7 +74,9 @@ async def prune(call: Call) -> web.StreamResponse:
             timestamps.parse(network.created) < until for until in untils
         )
 
-    return answer({"NetworksDeleted": list(await call.services.networks.prune(matches)) or None})
+    removed = await call.services.networks.prune(matches)
+    call.tell_prune("network", 0)
+    return answer({"NetworksDeleted": list(removed) or None})
 
 
 @routes.get("/networks/{id}")

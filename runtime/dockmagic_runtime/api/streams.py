@@ -135,6 +135,7 @@ async def processes(call: Call) -> web.StreamResponse:
     call.services.containers.shim(container)
     pids = call.services.containers.cgroup(container).pids()
     titles, rows = await top.processes(pids, call.text("ps_args"))
+    call.services.containers.note(container, "top")
     return answer({"Titles": titles, "Processes": rows})
 
 

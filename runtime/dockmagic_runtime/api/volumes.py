@@ -67,4 +67,5 @@ async def prune(call: Call) -> web.StreamResponse:
     removed, freed = call.services.volumes.prune(
         anonymous_only=not everything, matches=lambda volume: fits_labels(volume.labels, filters)
     )
+    call.tell_prune("volume", freed)
     return answer({"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed})

@@ -242,7 +242,20 @@ class Containers:
         container.state = State("running", shim.pid, started_at=timestamps.now())
         self._watch(container, live, shim)
         self.records.save(container)
+        self._tell_volumes(container, "mount")
         self._publish(container, "start")
+
+    def _tell_volumes(self, container: Container, action: str) -> None:
+        for point in container.mounts:
+            if point["Type"] == "volume":
+                attributes = {"driver": point["Driver"], "container": container.id}
+                if action == "mount":
+                    attributes |= {
+                        "destination": point["Destination"],
+                        "propagation": point["Propagation"],
+                        "read/write": str(point["RW"]).lower(),
+                    }
+                self._events.publish("volume", action, point["Name"], attributes)
 
     async def _start_failed(self, container: Container, live: Live, error: EngineError | OSError) -> None:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
@@ -290,6 +303,7 @@ class Containers:
         live.shim = None
         self.records.save(container)
         self._publish(container, "die", exitCode=str(ended.code))
+        self._tell_volumes(container, "unmount")
         live.tell_exit(ended.code)
         for told in self.on_exit:
             told(container)
