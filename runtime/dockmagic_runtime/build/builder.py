@@ -24,9 +24,10 @@ from dockmagic_runtime.build.options import BuildOptions
 from dockmagic_runtime.build.parser import parse
 from dockmagic_runtime.build.planner import SCRATCH, Plan, plan
 from dockmagic_runtime.build.planner import Stage as PlannedStage
+from dockmagic_runtime.build.platforms import EPOCH, PROXIES, automatic
 from dockmagic_runtime.build.progress import Progress
 from dockmagic_runtime.build.run import Runner
-from dockmagic_runtime.build.stage import PREDEFINED_ARGUMENTS, Stage, Surroundings, in_thread
+from dockmagic_runtime.build.stage import Stage, Surroundings, in_thread
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.errors import InvalidParameter, NotFound
@@ -132,7 +133,9 @@ class _Build:
     async def run(self) -> str:
         references = [parse_reference(tag) for tag in self._options.tags]
         instructions = await in_thread(self._read)
-        planned = plan(instructions, self._given, self._options.target)
+        known = automatic(self._platform, self._options.target, self._given)
+        planned = plan(instructions, self._given, self._options.target, known)
+        epoch = self._epoch()
         progress = Progress(self._emit, planned.total, quiet=self._options.quiet)
         builder = self._builder
         runner = Runner(self._id, builder._config, builder._networks, builder._spawner, self._options.limits)
@@ -149,8 +152,9 @@ class _Build:
                     self._given,
                     dict(planned.arguments),
                     self._options.no_cache,
-                    self._trees(stage, snapshots),
+                    self._trees(planned, stage, snapshots),
                     self._reused,
+                    epoch,
                 )
                 self._states[stage.index] = await self._stage(stage, around, progress)
         finally:
@@ -160,6 +164,14 @@ class _Build:
         image = self._images.add(state.serialized, state.diff_ids, references, cached=self._reused)
         progress.done(image.id, [reference.familiar() for reference in references])
         return image.id
+
+    def _epoch(self) -> int | None:
+        text = self._given.get(EPOCH)
+        if not text:
+            return None
+        if not text.isdecimal():
+            raise InvalidParameter(f"failed to parse {EPOCH} build arg: {json.dumps(text)} is no number")
+        return int(text)
 
     def _read(self) -> list[Instruction]:
         """The Dockerfile's instructions; and the context freed of what it ignores."""
@@ -193,7 +205,7 @@ class _Build:
             return State(state.document), sum(self._size(diff_id) for diff_id in state.diff_ids)
         if planned.base == SCRATCH:
             return State.scratch(self._platform), 0
-        image = await self._image(planned.base, planned.start.platform)
+        image = await self._image(planned.base, planned.platform)
         return State.of_image(image.config), image.size
 
     async def _image(self, name: str, platform: str | None = None) -> Image:
@@ -212,12 +224,16 @@ class _Build:
             raise InvalidParameter("'host' is the machine's own file system and can't be built on")
         return image
 
-    def _trees(self, planned: PlannedStage, snapshots: SnapshotStore) -> Callable[[str], Any]:
+    def _trees(self, planned: Plan, stage: PlannedStage, snapshots: SnapshotStore) -> Callable[[str], Any]:
         async def tree_of(name: str) -> Rootfs:
-            meant = planned.copies[name]
-            if isinstance(meant, int):
-                return snapshots.view(self._states[meant].diff_ids)
-            return snapshots.view((await self._image(meant)).diff_ids)
+            meant = planned.meant(name, stage.index)
+            if isinstance(meant, str):
+                return snapshots.view((await self._image(meant)).diff_ids)
+            if meant not in self._states:
+                raise InvalidParameter(
+                    f"an ONBUILD trigger copies from stage {name}, which nothing else needs"
+                )
+            return snapshots.view(self._states[meant].diff_ids)
 
         return tree_of
 
@@ -236,6 +252,6 @@ class _Build:
 
     def _warn_of_unused(self, planned: Plan, instructions: list[Instruction], progress: Progress) -> None:
         declared = {name for each in instructions if isinstance(each, Arg) for name, _ in each.defaults}
-        unused = sorted(set(self._given) - declared - PREDEFINED_ARGUMENTS)
+        unused = sorted(set(self._given) - declared - PROXIES - {EPOCH})
         if unused:
             progress.warn(f"One or more build-args {json.dumps(unused)} were not consumed")

@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,11 +45,28 @@ class FileContent:
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to copy: `name` in `directory` (a descriptor). Of a directory the contents are meant."""
+    """One thing to copy: `name` in `directory` (a descriptor). Of a directory the contents are meant.
+
+    `below` are the directories above it that are to be kept (`COPY --parents`), relative.
+    """
 
     directory: int
     name: bytes
     is_directory: bool
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read: `mode` for all instead of their own; `owners`, with extended attributes, too,
+    as of another image's files; what `exclude` matches, relative to its source, is left out."""
+
+    mode: int | None = None
+    owners: bool = False
+    exclude: Ignore | None = None
+
+
+PLAIN = Reading()
 
 
 def unpack_context(stream: BinaryIO, directory: Path) -> None:
@@ -114,24 +131,46 @@ class Tree:
             with suppress(OSError):
                 os.close(fd)
 
-    def find(self, pattern: str) -> list[Source]:
-        """What a source argument names, wildcards expanded, by name. Raises InvalidParameter if nothing."""
+    def find(self, pattern: str, *, parents: bool = False) -> list[Source]:
+        """What a source argument names, wildcards expanded, by name. Raises InvalidParameter if nothing.
+
+        With `parents` a source keeps its path, from `/./` on if that is in it, and `**` is a wildcard too.
+        """
         parts = [part for part in pattern.split("/") if part not in ("", ".")]
         if _climbs(parts):
             raise InvalidParameter(f"forbidden path outside the build context: {pattern} ()")
         found = [""]
         for part in parts:
-            if re.search(r"[*?[\\]", part):
+            if part == "**" and parents:
+                found = [below for above in found for below in self._below(above)]
+            elif re.search(r"[*?[\\]", part):
                 found = [match for above in found for match in self._matching(above, part)]
             else:
                 found = [f"{above}/{part}" for above in found]
-        sources = [source for path in found if (source := self._source(path))]
+        dropped = _pivot(pattern) if parents else 0
+        sources: list[Source] = []
+        for path in dict.fromkeys(found):
+            if source := self._source(path):
+                kept = path.strip("/").split("/")[dropped:] if parents else []
+                below = "/".join(kept if source.is_directory else kept[:-1])
+                sources.append(replace(source, below=below))
         if not sources:
             raise InvalidParameter(
                 "file not found in build context or excluded by .dockerignore:"
                 f" stat {pattern}: file does not exist"
             )
         return sources
+
+    def _below(self, above: str) -> list[str]:
+        """A directory and all directories in it."""
+        found = [above]
+        for path in found:
+            found += [
+                child
+                for child in self._matching(path, "*")
+                if (source := self._source(child)) and source.is_directory
+            ]
+        return found
 
     def _matching(self, above: str, pattern: str) -> list[str]:
         try:
@@ -170,50 +209,66 @@ class Tree:
 Content = tuple[tar.Entry, FileContent]
 
 
-def entries(source: Source, mode: int | None = None) -> Iterator[Content]:
-    """The entries of a source, named relative to it (a file by its own name); owners are left out.
-
-    `mode` instead of each file's own. Sockets are left out.
-    """
+def entries(source: Source, reading: Reading = PLAIN) -> Iterator[Content]:
+    """The entries of a source, named relative to it (a file by its own name). Sockets are left out."""
     if not source.is_directory:
-        yield from _entry(source.directory, source.name, source.name, mode)
+        yield from _entry(source.directory, source.name, source.name, reading)
         return
     for name in sorted(overlayform.names(source.directory)):
-        yield from _entry(source.directory, name, name, mode)
+        yield from _entry(source.directory, name, name, reading)
 
 
-def _entry(directory: int, name: bytes, as_name: bytes, mode: int | None) -> Iterator[Content]:
+def _entry(directory: int, name: bytes, as_name: bytes, reading: Reading) -> Iterator[Content]:
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
         return
-    permissions = stat.S_IMODE(status.st_mode) if mode is None else mode
+    excluded = reading.exclude is not None and reading.exclude.excludes(os.fsdecode(as_name))
+    if excluded and not (kind == tar.DIRECTORY and reading.exclude and reading.exclude.takes_back):
+        return
+    permissions = stat.S_IMODE(status.st_mode) if reading.mode is None else reading.mode
     entry = tar.Entry(as_name, kind, permissions, size=status.st_size, mtime_ns=status.st_mtime_ns)
+    if reading.owners:
+        entry.uid, entry.gid = status.st_uid, status.st_gid
     if kind == tar.SYMLINK:
         entry.link = os.readlink(name, dir_fd=directory)
     elif kind in (tar.CHARACTER, tar.BLOCKDEV):
         entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
+    if kind == tar.REGULAR and reading.owners:
+        entry.xattrs = _xattrs(directory, name, _FILE)
     if kind != tar.DIRECTORY:
         if kind != tar.REGULAR:
             entry.size = 0
         yield entry, FileContent(directory, name)
         return
     entry.size = 0
-    yield entry, FileContent(directory, name)
+    if reading.owners:
+        entry.xattrs = _xattrs(directory, name, _DIRECTORY | os.O_NOFOLLOW)
+    if not excluded:
+        yield entry, FileContent(directory, name)
     fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     try:
         for child in sorted(overlayform.names(fd)):
-            yield from _entry(fd, child, as_name + b"/" + child, mode)
+            yield from _entry(fd, child, as_name + b"/" + child, reading)
     finally:
         os.close(fd)
 
 
-def checksum(sources: Sequence[Source], mode: int | None) -> str:
+def _xattrs(directory: int, name: bytes, flags: int) -> dict[bytes, bytes]:
+    fd = os.open(name, flags, dir_fd=directory)
+    try:
+        return overlayform.portable_xattrs(fd)
+    finally:
+        os.close(fd)
+
+
+def checksum(sources: Sequence[Source], reading: Reading = PLAIN) -> str:
     """Of everything that a COPY of `sources` depends on: names, kinds, modes, contents, and not times."""
     total = hashlib.sha256()
     for source in sources:
         total.update(b"D" if source.is_directory else b"F")
-        for entry, file in entries(source, mode):
+        total.update(os.fsencode(source.below) + b"\0" if source.below else b"")
+        for entry, file in entries(source, reading):
             entry.mtime_ns = 0
             total.update(tar.header(entry))
             if entry.kind == tar.REGULAR:
@@ -222,6 +277,12 @@ def checksum(sources: Sequence[Source], mode: int | None) -> str:
                     content.update(data)
                 total.update(content.digest())
     return total.hexdigest()
+
+
+def _pivot(pattern: str) -> int:
+    """How many components stand before `/./`."""
+    before, found, _ = pattern.removeprefix("./").partition("/./")
+    return len([part for part in before.split("/") if part]) if found else 0
 
 
 def _climbs(parts: list[str]) -> bool:

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from dockmagic_runtime.build.context import FileContent, Source, entries
+from dockmagic_runtime.build.context import PLAIN, FileContent, Reading, Source, entries
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import tar
@@ -23,21 +23,24 @@ def copy(
     root: int,
     target: str,
     *,
-    owner: tuple[int, int] = (0, 0),
-    mode: int | None = None,
+    owner: tuple[int, int] | None = (0, 0),
+    reading: Reading = PLAIN,
     unpack: bool = False,
 ) -> None:
-    """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter."""
+    """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter.
+
+    `owner` None: as the files have it.
+    """
     is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
             _extract(source, root, target)
-        elif source.is_directory or is_directory or _is_directory(root, target):
-            with_name = _Directory(root, target, owner)
-            with_name.fill(source, mode)
+        elif source.below or source.is_directory or is_directory or _is_directory(root, target):
+            place = f"{target}/{source.below}" if source.below else target
+            _Directory(root, place, owner).fill(source, reading)
         else:
             above, _, name = target.rstrip("/").rpartition("/")
-            _Directory(root, above, owner).fill(source, mode, as_name=os.fsencode(name))
+            _Directory(root, above, owner).fill(source, reading, as_name=os.fsencode(name))
 
 
 def make_directory(root: int, path: str, owner: tuple[int, int] = (0, 0)) -> int:
@@ -62,14 +65,14 @@ def make_directory(root: int, path: str, owner: tuple[int, int] = (0, 0)) -> int
 class _Directory:
     """A target directory, filled from sources."""
 
-    def __init__(self, root: int, path: str, owner: tuple[int, int]) -> None:
+    def __init__(self, root: int, path: str, owner: tuple[int, int] | None) -> None:
         self._root, self._path, self._owner = root, path, owner
 
-    def fill(self, source: Source, mode: int | None, as_name: bytes | None = None) -> None:
-        fd = make_directory(self._root, self._path, self._owner)
+    def fill(self, source: Source, reading: Reading, as_name: bytes | None = None) -> None:
+        fd = make_directory(self._root, self._path, self._owner or (0, 0))
         try:
             with Unpacker(fd, owner=self._owner) as unpacker:
-                for entry, file in entries(source, mode):
+                for entry, file in entries(source, reading):
                     if as_name is not None:
                         entry.name = as_name
                     unpacker.add(entry, file)

@@ -5,7 +5,10 @@ last one that matches decides. Whoever excludes a directory excludes what is in 
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from dockmagic_runtime.errors import InvalidParameter
 
 
 @dataclass(frozen=True)
@@ -16,15 +19,20 @@ class Ignore:
 
     @classmethod
     def parse(cls, text: str) -> "Ignore":
+        """The lines of a `.dockerignore`. Raises InvalidParameter for a pattern that is none."""
+        lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
+        return cls.of(line for line in lines if line and not line.startswith("#"))
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> "Ignore":
         found: list[tuple[re.Pattern[str], bool]] = []
-        for line in text.removeprefix("\ufeff").splitlines():
-            pattern = line.strip()
-            if not pattern or pattern.startswith("#"):
-                continue
+        for pattern in patterns:
             excludes = not pattern.startswith("!")
-            parts = [part for part in pattern.removeprefix("!").strip().split("/") if part not in ("", ".")]
-            if parts:
-                found.append((re.compile(_regex(parts), re.DOTALL), excludes))
+            path = _clean(pattern.removeprefix("!").strip())
+            if pattern == "!":
+                raise InvalidParameter('illegal exclusion pattern: "!"')
+            if path:
+                found.append((_compiled(path), excludes))
         return cls(tuple(found))
 
     @property
@@ -43,28 +51,42 @@ class Ignore:
         return decision
 
 
-def _regex(parts: list[str]) -> str:
-    expression = ""
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if part == "**":
-            expression += ".*" if last else "(?:.*/)?"
-        else:
-            expression += component(part) + ("" if last else "/")
-    return expression
+def _clean(path: str) -> str:
+    """Go's `filepath.Clean`, without the leading slash."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _compiled(path: str) -> re.Pattern[str]:
+    try:
+        return re.compile(component(path), re.DOTALL)
+    except re.error:
+        raise InvalidParameter(f"syntax error in pattern: {path}") from None
 
 
 def component(pattern: str) -> str:
-    """One path component of Go's `filepath.Match` as a regular expression."""
+    """Go's `filepath.Match` as a regular expression; `**` stands for any number of directories."""
     out, position = "", 0
     while position < len(pattern):
         char = pattern[position]
         position += 1
-        if char == "*":
+        if pattern.startswith("**", position - 1):
+            position += 1
+            position += pattern.startswith("/", position)
+            out += "(?:.*/)?" if position < len(pattern) else ".*"
+        elif char == "*":
             out += "[^/]*"
         elif char == "?":
             out += "[^/]"
-        elif char == "[" and (end := pattern.find("]", position + 1)) > 0:
+        elif char == "[":
+            end = pattern.find("]", position + 1)
+            if end < 0:
+                raise InvalidParameter(f"syntax error in pattern: {pattern}")
             inside = pattern[position:end]
             negated = inside.startswith("^")
             out += (

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dockmagic_runtime.build import words
+from dockmagic_runtime.build.flags import Flags
+from dockmagic_runtime.build.mountflags import MountFlag, mount_flag
 from dockmagic_runtime.build.parser import Node
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 
@@ -57,18 +59,28 @@ class Command(Instruction):
 
     shell: str | None
     exec: tuple[str, ...] = ()
+    mounts: tuple[MountFlag, ...] = ()
+    network: str = "default"
+    insecure: bool = False
 
 
 @dataclass(frozen=True)
 class Copy(Instruction):
-    """`COPY` and `ADD`. `stage` is `--from`; `unpack` says that archives are unpacked (`ADD`)."""
+    """`COPY` and `ADD`. `stage` is `--from`; `unpack` says that archives are unpacked (`ADD`).
+
+    Among the sources are the here-documents of the node, as `<<NAME`.
+    """
 
     sources: tuple[str, ...]
     target: str
     stage: str | None
     chown: str | None
-    chmod: int | None
+    chmod: str | None
     unpack: bool
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,45 +128,24 @@ def typed(node: Node) -> Instruction:
         raise error if getattr(error, "line", None) else node.error(str(error)) from None
 
 
-def _flags(node: Node, *known: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in node.flags:
-        if name not in known:
-            if (node.name, name) in _LATER:
-                raise NotImplementedHere(
-                    f"line {node.line}: {node.name} --{name} is not supported by this builder"
-                )
-            raise node.error(f"unknown flag: --{name}")
-        if name in found:
-            raise node.error(f"duplicate flag specified: --{name}")
-        found[name] = value
-    return found
-
-
-_LATER = {("RUN", name) for name in ("mount", "network", "security", "device")} | {
-    (copy, name)
-    for copy in ("COPY", "ADD")
-    for name in ("link", "parents", "exclude", "checksum", "keep-git-dir", "unpack")
-}
-
-
 def _from(node: Node) -> From:
-    flags = _flags(node, "platform")
+    platform = Flags(node, "platform").text("platform")
     parts = node.text.split()
     if len(parts) == 1:
-        return From(node, parts[0], None, flags.get("platform"))
+        return From(node, parts[0], None, platform)
     if len(parts) != 3 or parts[1].lower() != "as":
         raise node.error("FROM requires either one or three arguments")
     name = parts[2].lower()
     if not _STAGE_NAME.fullmatch(name):
         raise node.error(
-            f'invalid name for build stage: "{parts[2]}", name can\'t start with a number or contain symbols'
+            f'invalid name for build stage: "{parts[2]}", name can\'t start with a number or contain symbols',
+            parts[2],
         )
-    return From(node, parts[0], name, flags.get("platform"))
+    return From(node, parts[0], name, platform)
 
 
 def _arg(node: Node) -> Arg:
-    _flags(node)
+    Flags(node)
     defaults: list[tuple[str, str | None]] = []
     for word in words.tokens(node.text, node.escape):
         name, equals, value = word.partition("=")
@@ -165,19 +156,21 @@ def _arg(node: Node) -> Arg:
 
 
 def _pairs(node: Node) -> Pairs:
-    _flags(node)
+    Flags(node)
     pieces = words.tokens(node.text, node.escape)
     if "=" not in pieces[0]:
         # The old form, `ENV name the whole rest`.
-        name, _, value = node.text.partition(" ")
-        if not value.strip():
+        old = node.text.split(None, 1)
+        if len(old) < 2:
             raise node.error(f"{node.name} must have two arguments")
-        return Pairs(node, ((name, value.strip()),))
+        return Pairs(node, ((old[0], old[1]),))
     pairs: list[tuple[str, str]] = []
     for piece in pieces:
         name, equals, value = piece.partition("=")
         if not equals:
-            raise node.error(f"Syntax error - can't find = in {piece!r}. Must be of the form: name=value")
+            raise node.error(
+                f'Syntax error - can\'t find = in "{piece}". Must be of the form: name=value', piece
+            )
         if not name:
             raise node.error(f"{node.name} names can not be blank")
         pairs.append((name, value))
@@ -185,13 +178,17 @@ def _pairs(node: Node) -> Pairs:
 
 
 def _command(node: Node) -> Command:
-    _flags(node)
+    known = ("network", "security") if node.name == "RUN" else ()
+    flags = Flags(node, *known, several=("mount",) if node.name == "RUN" else ())
+    mounts = tuple(mount_flag(node, text) for text in flags.several("mount")) if known else ()
+    network, security = flags.text("network") or "default", flags.text("security") or "sandbox"
+    if network not in ("default", "none", "host"):
+        raise node.error(f'invalid network mode "{network}"', network)
+    if security not in ("sandbox", "insecure"):
+        raise node.error(f'security mode "{security}" is not valid', security)
     argv = _json_list(node.text)
-    if argv is not None:
-        return Command(node, None, argv)
-    if node.name == "RUN" and re.match(r"<<-?[\"']?\w", node.text):
-        raise NotImplementedHere(f"line {node.line}: here-documents are not supported by this builder")
-    return Command(node, node.text or None)
+    shell = None if argv is not None else node.text or None
+    return Command(node, shell, argv or (), mounts, network, security == "insecure")
 
 
 def _json_list(text: str) -> tuple[str, ...] | None:
@@ -208,35 +205,39 @@ def _json_list(text: str) -> tuple[str, ...] | None:
 
 
 def _copy(node: Node) -> Copy:
-    flags = _flags(node, *(("from",) if node.name == "COPY" else ()), "chown", "chmod")
+    own = ("from", "link", "parents") if node.name == "COPY" else ("link", "checksum")
+    flags = Flags(node, *own, "chown", "chmod", several=("exclude",))
     parts = _json_list(node.text) or tuple(words.tokens(node.text, node.escape))
     if len(parts) < 2:
         raise node.error(
             f"{node.name} requires at least two arguments, but only one was provided."
             " Destination could not be determined"
         )
-    if any(part.startswith("<<") for part in parts[:-1]):
-        raise NotImplementedHere(f"line {node.line}: here-documents are not supported by this builder")
-    if node.name == "ADD" and any(re.match(r"https?://|git@|\S+\.git$", part) for part in parts[:-1]):
-        raise NotImplementedHere(f"line {node.line}: ADD from a URL is not supported by this builder")
-    chmod = flags.get("chmod")
-    if chmod is not None and not re.fullmatch(r"0?[0-7]{3,4}", chmod):
+    if "$" in (flags.given.get("from") or ""):
         raise node.error(
-            f"invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777"
+            f"variable expansion is not supported for --from, define a new stage with FROM using ARG from"
+            f" global scope as a workaround: {flags.given['from']}"
         )
+    checksum = flags.text("checksum")
+    if checksum is not None and len(parts) > 2:
+        raise node.error("checksum can't be specified for multiple sources", "--checksum")
     return Copy(
         node,
         parts[:-1],
         parts[-1],
-        flags.get("from"),
-        flags.get("chown"),
-        int(chmod, 8) if chmod else None,
+        flags.text("from"),
+        flags.text("chown"),
+        flags.text("chmod"),
         node.name == "ADD",
+        flags.boolean("link"),
+        flags.boolean("parents"),
+        flags.several("exclude"),
+        checksum,
     )
 
 
 def _words(node: Node) -> Words:
-    _flags(node)
+    Flags(node)
     listed = _json_list(node.text) if node.name == "VOLUME" else None
     found = listed if listed is not None else tuple(words.tokens(node.text, node.escape))
     if not all(found):
@@ -245,7 +246,7 @@ def _words(node: Node) -> Words:
 
 
 def _text(node: Node) -> Text:
-    _flags(node)
+    Flags(node)
     return Text(node, node.text)
 
 
@@ -254,8 +255,10 @@ def _onbuild(node: Node) -> Text:
     if trigger == "ONBUILD":
         raise node.error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if trigger in ("FROM", "MAINTAINER"):
-        raise node.error(f"{trigger} isn't allowed as an ONBUILD trigger")
-    return Text(node, node.text)
+        raise node.error(f"{trigger} isn't allowed as an ONBUILD trigger", trigger)
+    Flags(node)
+    bodies = "".join(f"\n{heredoc.lines}{heredoc.name}" for heredoc in node.heredocs)
+    return Text(node, node.text + bodies)
 
 
 def _shell(node: Node) -> Shell:
@@ -266,16 +269,16 @@ def _shell(node: Node) -> Shell:
 
 
 def _healthcheck(node: Node) -> Healthcheck:
-    flags = _flags(node, "interval", "timeout", "start-period", "start-interval", "retries")
+    flags = Flags(node, "interval", "timeout", "start-period", "start-interval", "retries")
     kind, _, rest = node.text.partition(" ")
     if kind.upper() == "NONE":
         return Healthcheck(node, ("NONE",), None, ())
     if kind.upper() != "CMD":
-        raise node.error(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)')
+        raise node.error(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)', kind)
     if not rest.strip():
         raise node.error("Missing command after HEALTHCHECK CMD")
     options: list[tuple[str, int]] = []
-    for name, value in flags.items():
+    for name, value in flags.given.items():
         if name == "retries":
             if not value.isdigit():
                 raise node.error(f"--retries must be at least 0 (not {value})")
@@ -289,7 +292,7 @@ def _healthcheck(node: Node) -> Healthcheck:
 
 def _duration(node: Node, text: str) -> int:
     if not _DURATION.fullmatch(text):
-        raise node.error(f'time: invalid duration "{text}"')
+        raise node.error(f'time: invalid duration "{text}"', text)
     pieces = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
     return int(sum(float(number) * _UNITS[unit] for number, unit in pieces))
 

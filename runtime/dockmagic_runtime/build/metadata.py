@@ -59,7 +59,7 @@ def expand(instruction: Instruction, text: str, state: State) -> str:
     try:
         return words.expand(text, state.environment, instruction.node.escape)
     except InvalidParameter as error:
-        raise instruction.node.error(str(error)) from None
+        raise instruction.node.error(str(error), text) from None
 
 
 def _pairs(instruction: Pairs, state: State) -> tuple[State, str]:
@@ -102,7 +102,7 @@ def _words(instruction: Words, state: State) -> tuple[State, str]:
         match = _PORT.fullmatch(word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not match or not 0 < first <= last < 65536:
-            raise instruction.node.error(f"invalid containerPort: {word}")
+            raise instruction.node.error(f"invalid containerPort: {word}", word)
         for port in range(first, last + 1):
             ports[f"{port}/{(match[3] or 'tcp').lower()}"] = {}
     return state.with_config(ExposedPorts=ports), f"EXPOSE {' '.join(found)}"
@@ -113,11 +113,12 @@ def _text(instruction: Text, state: State) -> tuple[State, str]:
     if name == "ONBUILD":
         triggers = [*(state.config.get("OnBuild") or []), instruction.text]
         return state.with_config(OnBuild=triggers), f"ONBUILD {instruction.text}"
+    if name == "MAINTAINER":
+        author = {"author": instruction.text}
+        return State({**state.document, **author}, state.arguments), f"MAINTAINER {instruction.text}"
     text = expand(instruction, instruction.text, state)
     if not text:
         raise instruction.node.error(f"{name} requires exactly one argument")
-    if name == "MAINTAINER":
-        return State({**state.document, "author": text}, state.arguments), f"MAINTAINER {text}"
     if name == "USER":
         return state.with_config(User=text), f"USER {text}"
     if name == "STOPSIGNAL":

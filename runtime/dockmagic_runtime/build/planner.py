@@ -3,11 +3,11 @@
 A stage is a FROM and the steps up to the next. Stages that the target does not need are left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dockmagic_runtime.build import words
-from dockmagic_runtime.build.instructions import Arg, Copy, From, Instruction
+from dockmagic_runtime.build.instructions import Arg, Command, Copy, From, Instruction
 from dockmagic_runtime.errors import InvalidParameter
 
 SCRATCH = "scratch"
@@ -22,8 +22,8 @@ class Stage:
     base: int | str
     steps: tuple[Instruction, ...]
     needs: frozenset[int]
-    copies: Mapping[str, int | str]
-    """For each `COPY --from=x` in it: the stage or image meant by x."""
+    platform: str | None = None
+    """`--platform`, expanded."""
 
     @property
     def name(self) -> str | None:
@@ -36,19 +36,31 @@ class Plan:
 
     stages: tuple[Stage, ...]
     arguments: Mapping[str, str]
+    names: tuple[str | None, ...] = ()
+    """Of all stages of the Dockerfile, also of those that are left out."""
 
     @property
     def total(self) -> int:
         """Steps, each FROM being one."""
         return sum(1 + len(stage.steps) for stage in self.stages)
 
+    def meant(self, name: str, stage: int) -> int | str:
+        """What `--from=name` in `stage` means: the index of an earlier stage, or an image."""
+        return find(name, self.names[:stage], by_number=True)
+
 
 def plan(
-    instructions: Sequence[Instruction], build_arguments: Mapping[str, str], target: str | None = None
+    instructions: Sequence[Instruction],
+    build_arguments: Mapping[str, str],
+    target: str | None = None,
+    automatic: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Raises InvalidParameter: no FROM, unknown target, a copy from a later stage."""
+    """`automatic` are arguments that are there undeclared, before the first FROM (TARGETPLATFORM, …).
+
+    Raises InvalidParameter: no FROM, unknown target, a copy from a later stage.
+    """
     arguments = dict(build_arguments)
-    declared: dict[str, str] = {}
+    declared: dict[str, str] = {**(automatic or {})}
     stages: list[Stage] = []
     pending: list[tuple[From, list[Instruction]]] = []
     for instruction in instructions:
@@ -60,7 +72,7 @@ def plan(
             for name, default in instruction.defaults:
                 value = arguments.get(name)
                 if value is None and default is not None:
-                    value = words.expand(default, declared, instruction.node.escape)
+                    value = _expand(instruction, default, declared)
                 if value is not None:
                     declared[name] = value
         else:
@@ -71,33 +83,56 @@ def plan(
         stages.append(_stage(index, start, steps, stages, declared))
     last = _target(stages, target)
     needed = _needed(stages, last)
-    return Plan(tuple(stage for stage in stages if stage.index in needed), declared)
+    kept = tuple(stage for stage in stages if stage.index in needed)
+    return Plan(kept, declared, tuple(stage.name for stage in stages))
 
 
 def _stage(
     index: int, start: From, steps: list[Instruction], earlier: list[Stage], arguments: Mapping[str, str]
 ) -> Stage:
-    image = words.expand(start.image, arguments, start.node.escape)
+    image = _expand(start, start.image, arguments)
     if not image:
-        raise start.node.error(f"base name ({start.image}) should not be blank")
-    base = _find(image, earlier, by_number=False)
-    copies: dict[str, int | str] = {}
+        raise start.node.error(f"base name ({start.image}) should not be blank", start.image)
+    platform = None
+    if start.platform is not None:
+        platform = _expand(start, start.platform, arguments)
+        if not platform:
+            raise start.node.error(f"empty platform value from expression {start.platform}", start.platform)
+    names = tuple(stage.name for stage in earlier)
+    base = find(image, names, by_number=False)
+    needs = {base} if isinstance(base, int) else set()
+    for step, name in _named(steps):
+        meant = find(name, names, by_number=True)
+        if isinstance(meant, int):
+            needs.add(meant)
+        elif name.isdigit():
+            raise step.node.error(
+                f"invalid from flag value {name}: refers to current or a later build stage", name
+            )
+    return Stage(index, start, base, tuple(steps), frozenset(needs), platform)
+
+
+def _named(steps: list[Instruction]) -> Iterator[tuple[Instruction, str]]:
+    """Each step that reads another stage or image, and what it calls it."""
     for step in steps:
         if isinstance(step, Copy) and step.stage is not None:
-            named = _find(step.stage, earlier, by_number=True)
-            if step.stage.isdigit() and not isinstance(named, int):
-                raise step.node.error(
-                    f"invalid from flag value {step.stage}: refers to current or a later build stage"
-                )
-            copies[step.stage] = named
-    needs = {stage for stage in (base, *copies.values()) if isinstance(stage, int)}
-    return Stage(index, start, base, tuple(steps), frozenset(needs), copies)
+            yield step, step.stage
+        elif isinstance(step, Command):
+            yield from ((step, name) for mount in step.mounts if (name := mount.get("from")))
 
 
-def _find(name: str, earlier: list[Stage], *, by_number: bool) -> int | str:
-    for stage in reversed(earlier):
-        if stage.name == name.lower():
-            return stage.index
+def _expand(instruction: Instruction, text: str, arguments: Mapping[str, str]) -> str:
+    try:
+        return words.expand(text, arguments, instruction.node.escape)
+    except InvalidParameter as error:
+        raise instruction.node.error(str(error), text) from None
+
+
+def find(name: str, earlier: Sequence[str | None], *, by_number: bool) -> int | str:
+    """The index of the stage of that name, the last of several; or the name itself, as an image's."""
+    for index in reversed(range(len(earlier))):
+        if earlier[index] == name.lower():
+            return index
     if by_number and name.isdigit() and int(name) < len(earlier):
         return int(name)
     return name

@@ -6,25 +6,28 @@ the new layer. There is no tar, no image and no container record for it, only a 
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dockmagic_runtime.build import cache, copying, metadata
+from dockmagic_runtime.build import cache, copying, copystep, metadata
 from dockmagic_runtime.build.cache import BuildCache, Record
-from dockmagic_runtime.build.context import Source, Tree, checksum
+from dockmagic_runtime.build.context import Tree, checksum
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction, Text
+from dockmagic_runtime.build.platforms import PROXIES
 from dockmagic_runtime.build.progress import Progress
 from dockmagic_runtime.build.run import Command as RunCommand
 from dockmagic_runtime.build.run import Runner
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.containers.accounts import read_account_files
-from dockmagic_runtime.errors import EngineError, InvalidParameter, SystemFailure
+from dockmagic_runtime.errors import EngineError, InvalidParameter, NotImplementedHere, SystemFailure
 from dockmagic_runtime.oci.image import timestamp
 from dockmagic_runtime.process.messages import StartFailed
 from dockmagic_runtime.storage.layers import Layer
@@ -32,13 +35,6 @@ from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 from dockmagic_runtime.storage.snapshots import SnapshotStore
 
 Result = TypeVar("Result")
-
-PREDEFINED_ARGUMENTS = frozenset(
-    name
-    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-    for name in (upper, upper.lower())
-)
-"""Known to every RUN without an ARG, and no part of the cache key."""
 
 
 class StepFailed(EngineError):
@@ -65,6 +61,8 @@ class Surroundings:
     """The tree that a `--from` means; None for the build context."""
     reused: set[str]
     """The layers that were found in the cache, for the image to tell."""
+    epoch: int | None = None
+    """SOURCE_DATE_EPOCH: the time that all is made at, for the same image on any machine."""
 
 
 class Stage:
@@ -115,41 +113,48 @@ class Stage:
         await self._cached(state, f"/bin/sh -c #(nop)  {told}", (), make)
 
     async def _copy(self, instruction: Copy) -> None:
-        target = metadata.absolute(metadata.expand(instruction, instruction.target, self.state), self.state)
-        patterns = [metadata.expand(instruction, source, self.state) for source in instruction.sources]
-        chown = metadata.expand(instruction, instruction.chown or "", self.state)
+        target = metadata.absolute(self._expanded(instruction, instruction.target), self.state)
+        patterns = [self._expanded(instruction, source) for source in instruction.sources]
+        chown = self._expanded(instruction, instruction.chown or "")
+        how = copystep.reading(instruction, lambda text: self._expanded(instruction, text))
         if len(patterns) > 1 and not target.endswith("/"):
             raise _needs_directory(instruction)
+        files = self._around.steps.parent / "sources"
+        elsewhere = await copystep.fetched(instruction, patterns, target, files)
         rootfs = await self._around.tree_of(instruction.stage) if instruction.stage is not None else None
         with ExitStack() as stack:
             tree = await in_thread(lambda: stack.enter_context(self._tree(rootfs)))
-            sources = await in_thread(_find, tree, patterns, instruction.node.name)
+            sources = await in_thread(
+                copystep.found, instruction, patterns, tree, elsewhere, self.state.environment, files, stack
+            )
             if len(sources) > 1 and not target.endswith("/"):
                 raise _needs_directory(instruction)
-            digest = await in_thread(checksum, sources, instruction.chmod)
+            digest = await in_thread(checksum, sources, how)
             kind = "multi" if len(sources) > 1 else "dir" if sources[0].is_directory else "file"
             told = f"/bin/sh -c #(nop) {instruction.node.name} {kind}:{digest} in {target} "
-            depends = (chown, str(instruction.chmod), str(instruction.unpack))
+            unpack = instruction.unpack and not elsewhere
+            depends = (chown, str(how.mode), str(unpack), str(instruction.link))
 
             async def write(step: str) -> Layer | None:
                 def work(root: int) -> None:
-                    owner = self._owner(chown)
-                    copying.copy(
-                        sources,
-                        root,
-                        target,
-                        owner=owner,
-                        mode=instruction.chmod,
-                        unpack=instruction.unpack,
-                    )
+                    kept = None if how.owners and not chown else self._owner(chown)
+                    copying.copy(sources, root, target, owner=kept, reading=how, unpack=unpack)
 
-                return await self._write(step, work)
+                return await self._write(step, work, alone=instruction.link, copied=True)
 
             await self._cached(self.state, told, depends, write)
 
+    def _expanded(self, instruction: Instruction, text: str) -> str:
+        return metadata.expand(instruction, text, self.state)
+
     async def _run(self, instruction: Command) -> None:
         state = self.state
-        line = instruction.shell
+        if instruction.mounts or instruction.network != "default" or instruction.insecure:
+            flag = instruction.node.flags[0][0]
+            raise NotImplementedHere(
+                f"line {instruction.line}: RUN --{flag} is not supported by this builder"
+            )
+        line = _script(instruction)
         argv = [*state.shell, line] if line is not None else list(instruction.exec)
         named = {entry.partition("=")[0] for entry in state.config.get("Env") or ()}
         declared = [f"{name}={value}" for name, value in sorted(state.arguments.items()) if name not in named]
@@ -158,7 +163,7 @@ class Stage:
         proxies = [
             f"{name}={value}"
             for name, value in sorted(self._around.given.items())
-            if name in PREDEFINED_ARGUMENTS and name not in named and name not in state.arguments
+            if name in PROXIES and name not in named and name not in state.arguments
         ]
 
         async def execute(step: str) -> Layer | None:
@@ -173,7 +178,7 @@ class Stage:
                 raise StepFailed(str(error), error.exit_code) from error
             if code:
                 raise StepFailed(f"The command '{shown}' returned a non-zero code: {code}", code)
-            layer = await in_thread(lambda: self._around.snapshots.commit(step, move=True))
+            layer = await in_thread(self._commit, step)
             self._progress.removed(step)
             return layer
 
@@ -188,7 +193,8 @@ class Stage:
         do: Callable[[str], Awaitable[Layer | None]],
     ) -> None:
         """Find the step in the cache, or do it and remember it; `state` with its outcome is then ours."""
-        cache_key = cache.key(self.state.id, told, *depends)
+        epoch = self._around.epoch
+        cache_key = cache.key(self.state.id, told, *depends, *(() if epoch is None else (str(epoch),)))
         record = None if self._around.no_cache else self._around.cache.get(cache_key)
         layer = self._around.snapshots.layer(record.diff_id) if record and record.diff_id else None
         if record and (layer or not record.diff_id):
@@ -203,26 +209,52 @@ class Stage:
             layer = await do(step)
         finally:
             await in_thread(_remove, self._around.snapshots, self._around.steps, step)
-        record = Record(layer.diff_id if layer else None, timestamp())
+        record = Record(layer.diff_id if layer else None, self._now())
         self._around.cache.put(cache_key, record)
         self.state = state.after(told, record.created, record.diff_id)
         self._progress.built(self.state.short_id, layer.size if layer else 0, time.monotonic() - started)
 
     async def _write(
-        self, step: str, work: Callable[[int], None], *, may_be_empty: bool = False
+        self,
+        step: str,
+        work: Callable[[int], None],
+        *,
+        may_be_empty: bool = False,
+        alone: bool = False,
+        copied: bool = False,
     ) -> Layer | None:
-        """Let `work` write into the stage's tree (a descriptor of it mounted), and make a layer of that."""
+        """Let `work` write into the stage's tree (a descriptor of it mounted), and make a layer of that.
+
+        `alone`: into an empty tree, so that the layer says nothing of what is below it (`--link`).
+        """
 
         def do() -> Layer | None:
             snapshots = self._around.snapshots
             snapshots.prepare(step, self.state.diff_ids)
-            with snapshots.mounted(step, writable=True) as root:
-                work(root)
+            if alone:
+                root = os.open(snapshots.upper(step), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    work(root)
+                finally:
+                    os.close(root)
+            else:
+                with snapshots.mounted(step, writable=True) as root:
+                    work(root)
             if may_be_empty and not any(snapshots.upper(step).iterdir()):
                 return None
-            return snapshots.commit(step, move=True)
+            return self._commit(step, copied=copied)
 
         return await in_thread(do)
+
+    def _commit(self, step: str, *, copied: bool = False) -> Layer:
+        snapshots, epoch = self._around.snapshots, self._around.epoch
+        if epoch is not None:
+            copystep.settle(snapshots.upper(step), epoch, everything=copied)
+        return snapshots.commit(step, move=True)
+
+    def _now(self) -> str:
+        epoch = self._around.epoch
+        return timestamp(None if epoch is None else datetime.fromtimestamp(epoch, UTC))
 
     @contextmanager
     def _tree(self, rootfs: Rootfs | None) -> Iterator[Tree]:
@@ -254,11 +286,22 @@ def _needs_directory(instruction: Copy) -> InvalidParameter:
     )
 
 
-def _find(tree: Tree, patterns: list[str], name: str) -> list[Source]:
-    try:
-        return [source for pattern in patterns for source in tree.find(pattern)]
-    except InvalidParameter as error:
-        raise InvalidParameter(f"{name} failed: {error}") from None
+def _script(instruction: Command) -> str | None:
+    """The shell's line, None for the exec form. A here-document that is all of it *is* the script; others
+    are for the shell itself to read."""
+    heredocs = instruction.node.heredocs
+    line = instruction.shell
+    if line is None or not heredocs:
+        return line
+    first = heredocs[0]
+    if len(heredocs) == 1 and re.fullmatch(r"<<-?\S+", line):
+        if first.lines.startswith("#!"):
+            raise NotImplementedHere(
+                f"line {instruction.line}: a here-document with #! is not supported by this builder: it runs"
+                " in the SHELL"
+            )
+        return first.content
+    return line + "".join(f"\n{each.lines}{each.name}" for each in heredocs)
 
 
 def _mount(rootfs: Rootfs) -> int:

@@ -1,6 +1,12 @@
-"""The little shell language of Dockerfile arguments: quotes, escapes, `$A`, `${A:-word}`, `${A:+word}`.
+"""The little shell language of Dockerfile arguments: quotes, escapes, `$A`, `${A:-word}`, `${A##*/}`.
 
-Only substitution, never commands. A name that is not set expands to nothing.
+Only substitution, never commands. A name that is not set expands to nothing. What follows the name in braces:
+
+    :-word  :+word  :?word     instead of none or empty, instead of some, an error; without colon: unset only
+    #glob ##glob %glob %%glob  without the shortest or longest such beginning, or end
+    /glob/word  //glob/word    the first, or every, occurrence replaced
+
+A glob has `*`, `?` and escapes, no classes (BuildKit `frontend/dockerfile/shell`).
 """
 
 import re
@@ -8,12 +14,16 @@ from collections.abc import Mapping
 
 from dockmagic_runtime.errors import InvalidParameter
 
-_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+# A name, a number of an argument or one of the shell's own: these last are never set here.
+_NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?\-$!]", re.ASCII)
 
 
-def expand(text: str, environment: Mapping[str, str], escape: str = "\\") -> str:
-    """`text` as one word: variables replaced, quotes taken off. Raises InvalidParameter."""
-    return _Reader(text, environment, escape).word()
+def expand(text: str, environment: Mapping[str, str], escape: str = "\\", *, quotes: bool = True) -> str:
+    """`text` as one word: variables replaced, quotes taken off (or left, as in a here-document).
+
+    Raises InvalidParameter.
+    """
+    return _Reader(text, environment, escape, quotes).word()
 
 
 def split(text: str, environment: Mapping[str, str], escape: str = "\\") -> list[str]:
@@ -28,6 +38,7 @@ def split(text: str, environment: Mapping[str, str], escape: str = "\\") -> list
 def tokens(text: str, escape: str = "\\") -> list[str]:
     """`text` cut at white space outside of quotes, each piece as written."""
     reader = _Reader(text, {}, escape)
+    reader.measuring = True
     found: list[str] = []
     while reader.skip_space():
         start = reader.position
@@ -37,9 +48,12 @@ def tokens(text: str, escape: str = "\\") -> list[str]:
 
 
 class _Reader:
-    def __init__(self, text: str, environment: Mapping[str, str], escape: str) -> None:
+    def __init__(self, text: str, environment: Mapping[str, str], escape: str, quotes: bool = True) -> None:
         self._text, self._environment, self._escape = text, environment, escape
+        self._quotes = quotes
         self.position = 0
+        self.measuring = False
+        """Only looking where words end: what variables there are is not known yet."""
 
     def skip_space(self) -> bool:
         """Go to the next word; whether there is one."""
@@ -47,21 +61,22 @@ class _Reader:
             self.position += 1
         return self.position < len(self._text)
 
-    def word(self, until: str = "") -> str:
+    def word(self, until: str = "", *, escapes: bool = False) -> str:
+        """Up to one of `until` or the end. `escapes`: they stay, for a glob."""
         out: list[str] = []
         while self.position < len(self._text):
             char = self._text[self.position]
             if char in until:
                 break
             self.position += 1
-            if char == "'":
+            if char == "'" and self._quotes:
                 out.append(self._to("'"))
-            elif char == '"':
+            elif char == '"' and self._quotes:
                 out.append(self._double_quoted())
             elif char == "$":
                 out.append(self._variable())
             elif char == self._escape and self.position < len(self._text):
-                out.append(self._text[self.position])
+                out.append(("\\" if escapes else "") + self._text[self.position])
                 self.position += 1
             else:
                 out.append(char)
@@ -96,37 +111,85 @@ class _Reader:
         raise InvalidParameter("unexpected end of statement while looking for matching double-quote")
 
     def _variable(self) -> str:
-        if self._text[self.position : self.position + 1] != "{":
-            match = _NAME.match(self._text, self.position)
-            if not match:
-                return "$"
-            self.position = match.end()
-            return self._environment.get(match[0], "")
-        match = _NAME.match(self._text, self.position + 1)
+        braced = self._text[self.position : self.position + 1] == "{"
+        match = _NAME.match(self._text, self.position + braced)
         if not match:
-            raise InvalidParameter(f"bad substitution in {self._text!r}")
+            if braced:
+                raise InvalidParameter(f"bad substitution in {self._text!r}")
+            return "$"
         self.position = match.end()
         value = self._environment.get(match[0])
-        operator = self._text[self.position : self.position + 2]
-        if operator[:1] == "}":
-            self.position += 1
+        if not braced:
             return value or ""
+        operator = self._next()
+        if operator == "}":
+            return value or ""
+        if operator in ("#", "%"):
+            return self._trimmed(value or "", operator)
+        if operator == "/":
+            return self._replaced(value or "")
+        return self._alternative(match[0], value, operator)
+
+    def _alternative(self, name: str, value: str | None, operator: str) -> str:
         # With the colon an empty value counts as none.
-        wide = operator.startswith(":")
-        kind = operator[1:] if wide else operator[:1]
+        colon = operator == ":"
+        kind = self._next() if colon else operator
         if kind not in ("-", "+", "?"):
-            raise InvalidParameter(f"unsupported modifier ({operator}) in substitution")
-        self.position += 2 if wide else 1
-        other = self.word(until="}")
-        if self.position >= len(self._text):
-            raise InvalidParameter("syntax error: missing '}'")
-        self.position += 1
-        is_set = bool(value) if wide else value is not None
+            if not operator:
+                raise InvalidParameter("syntax error: missing '}'")
+            raise InvalidParameter(
+                f"unsupported modifier ({operator}{kind if colon else ''}) in substitution"
+            )
+        other = self._up_to("}")
+        is_set = bool(value) if colon else value is not None
         if kind == "+":
             return other if is_set else ""
-        if kind == "?" and not is_set:
-            raise InvalidParameter(f"{match[0]}: {other or 'not allowed to be unset'}")
+        if kind == "?" and not is_set and not self.measuring:
+            raise InvalidParameter(f"{name}: {other or 'is not allowed to be unset'}")
         return (value or "") if is_set else other
+
+    def _trimmed(self, value: str, side: str) -> str:
+        greedy = self._text[self.position : self.position + 1] == side
+        self.position += greedy
+        glob = _glob(self._up_to("}", escapes=True))
+        cuts = range(len(value) + 1) if greedy == (side == "%") else range(len(value), -1, -1)
+        for cut in cuts:
+            if side == "#" and glob.fullmatch(value, 0, cut):
+                return value[cut:]
+            if side == "%" and glob.fullmatch(value, cut):
+                return value[:cut]
+        return value
+
+    def _replaced(self, value: str) -> str:
+        everywhere = self._text[self.position : self.position + 1] == "/"
+        self.position += everywhere
+        glob = _glob(self._up_to("/", escapes=True))
+        other = self._up_to("}")
+        return glob.sub(lambda _: other, value, count=0 if everywhere else 1)
+
+    def _up_to(self, end: str, *, escapes: bool = False) -> str:
+        found = self.word(until=end, escapes=escapes)
+        if not self._next():
+            raise InvalidParameter(f"syntax error: missing '{end}'")
+        return found
+
+    def _next(self) -> str:
+        char = self._text[self.position : self.position + 1]
+        self.position += 1
+        return char
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    out, position = "", 0
+    while position < len(pattern):
+        char = pattern[position]
+        position += 1
+        if char == "\\" and position < len(pattern):
+            out += re.escape(pattern[position])
+            position += 1
+        else:
+            out += {"*": ".*", "?": "."}.get(char) or re.escape(char)
+    return re.compile(out, re.DOTALL)
 
 
 def _quote(char: str) -> str:

@@ -296,7 +296,7 @@ async def test_onbuild(bench: Bench) -> None:
         ("RUN x\n", DockerfileError, "on line 1, column 1: no build stage in current context"),
         ("FROM base\n\n  FOO bar\n", DockerfileError, "on line 3, column 3: unknown instruction: FOO"),
         ("FROM base\nCOPY x\n", DockerfileError, "line 2, column 1: COPY requires at least two arguments"),
-        ("FROM base\nCOPY --frm=x a /\n", DockerfileError, "line 2, column 1: unknown flag: --frm"),
+        ("FROM base\nCOPY --frm=x a /\n", DockerfileError, "line 2, column 6: unknown flag: --frm"),
         ("FROM base\nENV A\n", DockerfileError, "ENV must have two arguments"),
         ("FROM base\nEXPOSE 99999\n", DockerfileError, "invalid containerPort: 99999"),
         ("FROM base\nLABEL a=${\n", DockerfileError, "bad substitution"),
@@ -319,3 +319,42 @@ async def test_missing_dockerfile_and_hostile_context(bench: Bench) -> None:
         await bench.build("FROM base\n", {"../evil": "x"})
     with pytest.raises((InvalidParameter, NotFound)):
         await bench.build("FROM base\nCOPY l/passwd /x\n", {"l": "-> /etc"})
+
+
+async def test_heredocs(bench: Bench) -> None:
+    image = await bench.build(
+        "FROM base\nENV WHO=me\nRUN <<END\necho one $WHO > /one\necho two > /two\nEND\n"
+        "COPY <<first.txt <<-'second.txt' /files/\nhello ${WHO} 'and'\nfirst.txt\n\t$WHO\n\tsecond.txt\n"
+    )
+    assert bench.sh(image, "cat /one /two /files/*") == "one me\ntwo\nhello me 'and'\n$WHO\n"
+
+
+async def test_copy_link_parents_exclude_and_owners_of_another_stage(bench: Bench) -> None:
+    image = await bench.build(
+        """FROM base AS other
+RUN mkdir /o && touch /o/mine && chmod 700 /o/mine
+USER me
+RUN touch /tmp/his
+FROM base
+COPY --link a.txt /linked/
+COPY --parents d/sub/y a.txt /p/
+COPY --parents ./d/./sub/y /q/
+COPY --exclude=*.txt --exclude=d/sub . /e/
+COPY --from=other /tmp/his /his
+""",
+        FILES,
+    )
+    listing = bench.sh(image, "cat /linked/a.txt /p/d/sub/y /p/a.txt /q/sub/y; ls /e /e/d")
+    assert listing.startswith("AYAY")
+    assert listing[4:].split() == ["/e:", "Dockerfile", "d", "link", "/e/d:", "x"]
+    assert bench.sh(image, "stat -c %u:%g /his") == "1000:1001\n"
+
+
+async def test_the_same_epoch_gives_the_same_image(bench: Bench) -> None:
+    dockerfile = "FROM base\nCOPY a.txt /\nRUN echo x > /x; mkdir /d\n"
+    given = {"SOURCE_DATE_EPOCH": "1600000000"}
+    first = await bench.build(dockerfile, FILES, build_arguments=given)
+    again = await bench.build(dockerfile, FILES, build_arguments=given, no_cache=True)
+    assert again.id == first.id and "built" in bench.states
+    assert bench.sh(first, "stat -c %Y /a.txt /x /d") == "1600000000\n" * 3
+    assert first.config["created"].startswith("2020-09-13T12:26:40")

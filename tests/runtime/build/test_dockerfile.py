@@ -46,14 +46,21 @@ def test_errors_carry_line_and_column() -> None:
         ("${NONE:+set}", ""),
         ("${NONE:-${A:-y}}", "1"),
         ("a$", "a$"),
+        ("${P#*/}", "b/c.tar.gz"),
+        ("${P##*/}", "c.tar.gz"),
+        ("${P%.*}", "a/b/c.tar"),
+        ("${P%%.*}", "a/b/c"),
+        ("${P/b/x}", "a/x/c.tar.gz"),
+        ("${P//./-}", "a/b/c-tar-gz"),
+        ("${NONE#x}", ""),
         ('"say \\"hi\\""', 'say "hi"'),
     ],
 )
 def test_expansion(text: str, expanded: str) -> None:
-    assert words.expand(text, {"A": "1", "EMPTY": ""}) == expanded
+    assert words.expand(text, {"A": "1", "EMPTY": "", "P": "a/b/c.tar.gz"}) == expanded
 
 
-@pytest.mark.parametrize("text", ["'open", '"open', "${A", "${A%x}", "${}", "${NONE:?must be set}"])
+@pytest.mark.parametrize("text", ["'open", '"open', "${A", "${A%x", "${A^x}", "${}", "${NONE:?must be set}"])
 def test_what_cannot_be_expanded(text: str) -> None:
     with pytest.raises(InvalidParameter):
         words.expand(text, {"A": "1"})

@@ -1,0 +1,68 @@
+"""`ADD https://…`: a file from the network, as BuildKit's HTTP source fetches it.
+
+It is downloaded at each build, for only then it is known whether it is still the same; the cache key is of
+its content. It gets mode 0600 and the time that `Last-Modified` says.
+"""
+
+import email.utils
+import hashlib
+import os
+import re
+import urllib.parse
+from pathlib import Path
+
+import aiohttp
+
+from dockmagic_runtime.errors import InvalidParameter
+
+_CHUNK = 1 << 18
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
+_GIT = re.compile(r"git@|git://|ssh://|github\.com/|\S+\.git(#|$)")
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
+
+
+def is_git(source: str) -> bool:
+    """Whether BuildKit would clone it."""
+    return bool(_GIT.match(source) or (is_url(source) and re.search(r"\.git(#|$)", source)))
+
+
+async def download(url: str, directory: Path, checksum: str | None, *, named: bool) -> str:
+    """Fetch into the new `directory`; returns the file's name there. `named`: the name must say something.
+
+    Raises InvalidParameter with what the server said, or for another checksum. Nothing stays of a failure
+    but the directory, which is the caller's.
+    """
+    if checksum is not None and not _CHECKSUM.fullmatch(checksum):
+        raise InvalidParameter(f"invalid checksum digest format: {checksum}")
+    name = urllib.parse.unquote(Path(urllib.parse.urlsplit(url).path).name)
+    directory.mkdir(parents=True)
+    content = hashlib.sha256()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session,
+            session.get(url) as got,
+        ):
+            if got.status >= 400:
+                raise InvalidParameter(f"failed to GET {url} with status {got.status} {got.reason}")
+            disposition = got.content_disposition
+            name = Path((disposition and disposition.filename) or name).name
+            if named and name in ("", ".", ".."):
+                raise InvalidParameter(f"cannot determine filename from url: {url}")
+            path = directory / (name if name not in ("", ".", "..") else "download")
+            with path.open("xb") as file:
+                async for data in got.content.iter_chunked(_CHUNK):
+                    content.update(data)
+                    file.write(data)
+            modified = email.utils.parsedate_tz(got.headers.get("Last-Modified", ""))
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise InvalidParameter(f"failed to GET {url}: {error or 'timed out'}") from None
+    if checksum is not None and checksum != f"sha256:{content.hexdigest()}":
+        raise InvalidParameter(f"digest mismatch sha256:{content.hexdigest()}: {checksum}")
+    path.chmod(0o600)
+    seconds = email.utils.mktime_tz(modified) if modified else 0
+    os.utime(path, (seconds, seconds))
+    return path.name
