@@ -12,7 +12,7 @@ import contextlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,9 +25,9 @@ from dockmagic_runtime.build.parser import parse
 from dockmagic_runtime.build.planner import SCRATCH, Plan, plan
 from dockmagic_runtime.build.planner import Stage as PlannedStage
 from dockmagic_runtime.build.platforms import EPOCH, PROXIES, automatic
-from dockmagic_runtime.build.progress import Progress
+from dockmagic_runtime.build.progress import Progress, Transcript
 from dockmagic_runtime.build.run import Runner
-from dockmagic_runtime.build.stage import Stage, Surroundings, in_thread
+from dockmagic_runtime.build.stage import Flight, Stage, Surroundings, in_thread
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.errors import InvalidParameter, NotFound
@@ -129,6 +129,7 @@ class _Build:
         self._platform = Platform.parse(options.platform) if options.platform else Platform.host()
         self._states: dict[int, State] = {}
         self._reused: set[str] = set()
+        self._flights: dict[str, Flight] = {}
 
     async def run(self) -> str:
         references = [parse_reference(tag) for tag in self._options.tags]
@@ -136,34 +137,82 @@ class _Build:
         known = automatic(self._platform, self._options.target, self._given)
         planned = plan(instructions, self._given, self._options.target, known)
         epoch = self._epoch()
-        progress = Progress(self._emit, planned.total, quiet=self._options.quiet)
-        builder = self._builder
-        runner = Runner(self._id, builder._config, builder._networks, builder._spawner, self._options.limits)
-        steps = self._directory / "steps"
-        snapshots = SnapshotStore(steps, builder._layers)
+        counts = [1 + len(stage.steps) for stage in planned.stages]
+        transcript = Transcript(self._emit, counts, quiet=self._options.quiet)
+        snapshots = SnapshotStore(self._directory / "steps", self._builder._layers)
+        await self._side_by_side(planned, snapshots, epoch, transcript)
+        state = self._labelled(self._states[planned.stages[-1].index])
+        self._warn_of_unused(planned, instructions, transcript)
+        image = self._images.add(state.serialized, state.diff_ids, references, cached=self._reused)
+        transcript.done(image.id, [reference.familiar() for reference in references])
+        return image.id
+
+    async def _side_by_side(
+        self, planned: Plan, snapshots: SnapshotStore, epoch: int | None, transcript: Transcript
+    ) -> None:
+        """Every stage as soon as those that it needs are there. The first to fail ends the others."""
+        tasks: dict[int, asyncio.Task[None]] = {}
+
+        async def build(number: int, stage: PlannedStage) -> None:
+            for need in stage.needs:
+                await asyncio.wait([tasks[need]])
+                if need not in self._states:
+                    return
+            try:
+                async with self._runner(stage) as runner:
+                    around = self._surroundings(planned, stage, snapshots, runner, epoch)
+                    progress = transcript.stage(number)
+                    self._states[stage.index] = await self._stage(stage, around, progress)
+            except Exception:
+                transcript.release(number)
+                raise
+            transcript.end(number)
+
+        for number, stage in enumerate(planned.stages):
+            tasks[stage.index] = asyncio.create_task(build(number, stage))
         try:
-            for stage in planned.stages:
-                around = Surroundings(
-                    snapshots,
-                    steps,
-                    builder.cache,
-                    runner,
-                    self._directory / "context",
-                    self._given,
-                    dict(planned.arguments),
-                    self._options.no_cache,
-                    self._trees(planned, stage, snapshots),
-                    self._reused,
-                    epoch,
-                )
-                self._states[stage.index] = await self._stage(stage, around, progress)
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            failed = [task for task in tasks.values() if task.done() and task.exception()]
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.shield(asyncio.gather(*tasks.values(), return_exceptions=True))
+        for task in failed:
+            task.result()
+
+    @contextlib.asynccontextmanager
+    async def _runner(self, stage: PlannedStage) -> AsyncIterator[Runner]:
+        """For the RUN steps of one stage: they share a network of their own."""
+        builder = self._builder
+        network = self._id if stage.index == 0 else secrets.token_hex(32)
+        runner = Runner(network, builder._config, builder._networks, builder._spawner, self._options.limits)
+        try:
+            yield runner
         finally:
             await asyncio.shield(runner.close())
-        state = self._labelled(self._states[planned.stages[-1].index])
-        self._warn_of_unused(planned, instructions, progress)
-        image = self._images.add(state.serialized, state.diff_ids, references, cached=self._reused)
-        progress.done(image.id, [reference.familiar() for reference in references])
-        return image.id
+
+    def _surroundings(
+        self,
+        planned: Plan,
+        stage: PlannedStage,
+        snapshots: SnapshotStore,
+        runner: Runner,
+        epoch: int | None,
+    ) -> Surroundings:
+        return Surroundings(
+            snapshots,
+            self._directory / "steps",
+            self._builder.cache,
+            runner,
+            self._directory / "context",
+            self._given,
+            dict(planned.arguments),
+            self._options.no_cache,
+            self._trees(planned, stage, snapshots),
+            self._reused,
+            self._flights,
+            epoch,
+        )
 
     def _epoch(self) -> int | None:
         text = self._given.get(EPOCH)
@@ -187,26 +236,27 @@ class _Build:
 
     async def _stage(self, planned: PlannedStage, around: Surroundings, progress: Progress) -> State:
         progress.begin(planned.start)
-        state, size = await self._base(planned)
+        state, shown, size = await self._base(planned)
         triggers = state.config.get("OnBuild") or []
         state = state.with_config(OnBuild=None)
-        progress.base("" if planned.base == SCRATCH else state.short_id, size)
+        progress.base(shown, size)
         stage = Stage(state, around, progress)
-        progress.grow(len(triggers))
+        progress.triggers(len(triggers))
         for text in triggers:
-            await stage.step(typed(parse(text)[0]))
+            await stage.trigger(typed(parse(text)[0]))
         for instruction in planned.steps:
             await stage.step(instruction)
         return stage.state
 
-    async def _base(self, planned: PlannedStage) -> tuple[State, int]:
+    async def _base(self, planned: PlannedStage) -> tuple[State, str, int]:
+        """The state to begin with; the short ID to show; bytes of its layers."""
         if isinstance(planned.base, int):
             state = self._states[planned.base]
-            return State(state.document), sum(self._size(diff_id) for diff_id in state.diff_ids)
+            return State(state.document), state.short_id, sum(map(self._size, state.diff_ids))
         if planned.base == SCRATCH:
-            return State.scratch(self._platform), 0
+            return State.scratch(self._platform), "", 0
         image = await self._image(planned.base, planned.platform)
-        return State.of_image(image.config), image.size
+        return State.of_image(image.config), image.id[7:19], image.size
 
     async def _image(self, name: str, platform: str | None = None) -> Image:
         """An image by name or ID, pulled if it is not here or if asked to."""
@@ -250,8 +300,8 @@ class _Build:
         layer = self._builder._layers.get(diff_id)
         return layer.size if layer else 0
 
-    def _warn_of_unused(self, planned: Plan, instructions: list[Instruction], progress: Progress) -> None:
+    def _warn_of_unused(self, planned: Plan, instructions: list[Instruction], transcript: Transcript) -> None:
         declared = {name for each in instructions if isinstance(each, Arg) for name, _ in each.defaults}
         unused = sorted(set(self._given) - declared - PROXIES - {EPOCH})
         if unused:
-            progress.warn(f"One or more build-args {json.dumps(unused)} were not consumed")
+            transcript.warn(f"One or more build-args {json.dumps(unused)} were not consumed")

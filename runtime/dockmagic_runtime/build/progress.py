@@ -2,10 +2,14 @@
 
 A record is `{"aux": {"dockmagic.step": {index, total, instruction, line, state, seconds, size}}}`, where
 `state` is `running`, `cached`, `built` or `failed`; clients that do not know it pass it over.
+
+Stages are built side by side and told one after another: the text of a stage is held back until those before
+it are done, so that the stream reads like the Dockerfile. Records go out at once; a message of text names the
+step that it belongs to (`{"stream": "…", "dockmagic.step": index}`).
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dockmagic_runtime.build.instructions import Instruction
@@ -13,22 +17,74 @@ from dockmagic_runtime.build.instructions import Instruction
 Json = dict[str, Any]
 
 
-class Progress:
-    """Counts the steps of one build and words their messages."""
+class Transcript:
+    """All that one build says. `steps` is how many each stage has, its FROM included."""
 
-    def __init__(self, emit: Callable[[Json], None], total: int, *, quiet: bool = False) -> None:
+    def __init__(self, emit: Callable[[Json], None], steps: Sequence[int], *, quiet: bool = False) -> None:
         self._emit = emit
-        self._total = total
         self._quiet = quiet
-        self._index = 0
+        self._total = sum(steps)
+        self._held: list[list[Json]] = [[] for _ in steps]
+        self._ended = [False for _ in steps]
+        self._first = [sum(steps[:number]) for number in range(len(steps))]
+        self._live = 0
+
+    def stage(self, number: int) -> "Progress":
+        """For the stage built as the `number`th in the order of the Dockerfile."""
+        return Progress(self, number, self._first[number], self._total)
+
+    def end(self, number: int) -> None:
+        """The stage is done: those after it may speak."""
+        self._ended[number] = True
+        while self._live < len(self._held) and self._ended[self._live]:
+            self._live += 1
+            if self._live < len(self._held):
+                self.release(self._live)
+
+    def release(self, number: int) -> None:
+        """Say what was held back of the stage: it has failed, or its turn has come."""
+        held, self._held[number] = self._held[number], []
+        for message in held:
+            self._emit(message)
+
+    def say(self, number: int, message: Json) -> None:
+        if self._quiet:
+            return
+        if number == self._live:
+            self._emit(message)
+        else:
+            self._held[number].append(message)
+
+    def record(self, step: Json) -> None:
+        self._emit({"aux": {"dockmagic.step": step}})
+
+    def warn(self, text: str) -> None:
+        if not self._quiet:
+            self._emit({"stream": f"[Warning] {text}\n"})
+
+    def done(self, image_id: str, tags: list[str]) -> None:
+        self._emit({"aux": {"ID": image_id}})
+        if self._quiet:
+            self._emit({"stream": f"{image_id}\n"})
+            return
+        self._emit({"stream": f"Successfully built {image_id[7:19]}\n"})
+        for tag in tags:
+            self._emit({"stream": f"Successfully tagged {tag}\n"})
+
+
+class Progress:
+    """Counts the steps of one stage and words their messages."""
+
+    def __init__(self, transcript: Transcript, number: int, first: int, total: int) -> None:
+        self._transcript, self._number = transcript, number
+        self._index, self._total = first, total
         self._step: Json = {}
         self._started = 0.0
 
-    def grow(self, steps: int) -> None:
-        """There are more steps than were known: a base image's ONBUILD triggers."""
-        self._total += steps
-        if steps:
-            self._say(f"# Executing {steps} build trigger{'s' if steps > 1 else ''}\n")
+    def triggers(self, count: int) -> None:
+        """The base image's ONBUILD instructions come now: they belong to the FROM step and have no number."""
+        if count:
+            self._say(f"# Executing {count} build trigger{'s' if count > 1 else ''}\n")
 
     def begin(self, instruction: Instruction) -> None:
         self._index += 1
@@ -69,23 +125,9 @@ class Progress:
     def failed(self) -> None:
         self._record("failed", 0)
 
-    def warn(self, text: str) -> None:
-        self._say(f"[Warning] {text}\n")
-
-    def done(self, image_id: str, tags: list[str]) -> None:
-        self._emit({"aux": {"ID": image_id}})
-        if self._quiet:
-            self._emit({"stream": f"{image_id}\n"})
-            return
-        self._say(f"Successfully built {image_id[7:19]}\n")
-        for tag in tags:
-            self._say(f"Successfully tagged {tag}\n")
-
     def _record(self, state: str, size: int, seconds: float | None = None) -> None:
         spent = time.monotonic() - self._started if seconds is None else seconds
-        step = {**self._step, "state": state, "seconds": round(spent, 4), "size": size}
-        self._emit({"aux": {"dockmagic.step": step}})
+        self._transcript.record({**self._step, "state": state, "seconds": round(spent, 4), "size": size})
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
-            self._emit({"stream": text})
+        self._transcript.say(self._number, {"stream": text, "dockmagic.step": self._index})

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,8 +61,18 @@ class Surroundings:
     """The tree that a `--from` means; None for the build context."""
     reused: set[str]
     """The layers that were found in the cache, for the image to tell."""
+    flights: dict[str, "Flight"]
+    """Steps of this build by their cache key: stages that do the same at the same time do it once."""
     epoch: int | None = None
     """SOURCE_DATE_EPOCH: the time that all is made at, for the same image on any machine."""
+
+
+@dataclass
+class Flight:
+    """A step that some stage is doing or has done in this build."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    done: Record | None = None
 
 
 class Stage:
@@ -76,6 +86,10 @@ class Stage:
     async def step(self, instruction: Instruction) -> None:
         """Do one instruction. Raises DockerfileError, StepFailed and what the kernel refuses."""
         self._progress.begin(instruction)
+        await self.trigger(instruction)
+
+    async def trigger(self, instruction: Instruction) -> None:
+        """The same for an instruction that is no step of the Dockerfile's own."""
         try:
             if isinstance(instruction, Command) and instruction.node.name == "RUN":
                 await self._run(instruction)
@@ -195,14 +209,27 @@ class Stage:
         """Find the step in the cache, or do it and remember it; `state` with its outcome is then ours."""
         epoch = self._around.epoch
         cache_key = cache.key(self.state.id, told, *depends, *(() if epoch is None else (str(epoch),)))
-        record = None if self._around.no_cache else self._around.cache.get(cache_key)
+        flight = self._around.flights.setdefault(cache_key, Flight())
+        async with flight.lock:
+            flight.done = await self._found_or_done(cache_key, flight.done, state, told, do)
+
+    async def _found_or_done(
+        self,
+        cache_key: str,
+        record: Record | None,
+        state: State,
+        told: str,
+        do: Callable[[str], Awaitable[Layer | None]],
+    ) -> Record:
+        if record is None and not self._around.no_cache:
+            record = self._around.cache.get(cache_key)
         layer = self._around.snapshots.layer(record.diff_id) if record and record.diff_id else None
         if record and (layer or not record.diff_id):
             self.state = state.after(told, record.created, record.diff_id)
             if layer:
                 self._around.reused.add(layer.diff_id)
             self._progress.cached(self.state.short_id, layer.size if layer else 0)
-            return
+            return record
         started = time.monotonic()
         step = secrets.token_hex(32)
         try:
@@ -213,6 +240,7 @@ class Stage:
         self._around.cache.put(cache_key, record)
         self.state = state.after(told, record.created, record.diff_id)
         self._progress.built(self.state.short_id, layer.size if layer else 0, time.monotonic() - started)
+        return record
 
     async def _write(
         self,
