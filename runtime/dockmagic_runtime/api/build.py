@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -32,11 +33,19 @@ async def build(call: Call) -> web.StreamResponse:
     if call.text("remote"):
         raise NotImplementedHere("building from a remote context is not supported; send the context as a tar")
     options = _options(call)
+    if session := call.text("session"):
+        options = replace(options, session=call.services.builder.sessions.take(session))
     with tempfile.TemporaryFile(dir=call.services.config.data_root) as context:
         async for chunk in call.request.content.iter_chunked(_CHUNK):
             context.write(chunk)
         context.seek(0)
         return await stream_progress(call, lambda tell: call.services.builder.build(context, options, tell))
+
+
+@routes.post("/dockmagic/build-sessions")
+async def open_session(call: Call) -> web.StreamResponse:
+    """Secrets, agents and permissions for the build that will name the answer's ID."""
+    return answer({"Id": call.services.builder.sessions.open(await call.body())}, status=201)
 
 
 @routes.post("/build/prune")

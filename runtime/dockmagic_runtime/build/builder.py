@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dockmagic_runtime.build.cache import BuildCache
+from dockmagic_runtime.build.cachemounts import CacheMounts
 from dockmagic_runtime.build.context import drop_ignored, read_text, unpack_context
 from dockmagic_runtime.build.ignore import Ignore
 from dockmagic_runtime.build.instructions import Arg, Instruction, typed
@@ -27,8 +28,11 @@ from dockmagic_runtime.build.planner import Stage as PlannedStage
 from dockmagic_runtime.build.platforms import EPOCH, PROXIES, automatic
 from dockmagic_runtime.build.progress import Progress, Transcript
 from dockmagic_runtime.build.run import Runner
-from dockmagic_runtime.build.stage import Flight, Stage, Surroundings, in_thread
+from dockmagic_runtime.build.runmounts import Sources
+from dockmagic_runtime.build.sessions import Sessions
+from dockmagic_runtime.build.stage import Flight, Stage, Surroundings
 from dockmagic_runtime.build.state import State
+from dockmagic_runtime.build.threads import in_thread
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.images.image import Image
@@ -67,6 +71,9 @@ class Builder:
         self._root.mkdir(parents=True, exist_ok=True)
         self._root.chmod(0o700)
         self.cache = BuildCache(database)
+        self.cache_mounts = CacheMounts(config.data_root / "build-mounts")
+        self.private = config.run_root / "build"
+        self.sessions = Sessions()
 
     def held_layers(self) -> set[str]:
         """Diff IDs that must stay though no image has them."""
@@ -80,14 +87,20 @@ class Builder:
                 if group.exists():
                     group.remove(kill=True)
             shutil.rmtree(build)
+        self.cache_mounts.sweep()
+        shutil.rmtree(self.private, ignore_errors=True)
 
     async def prune(self) -> Json:
-        """Forget the cache; layers that no image has go. Returns Docker's answer to POST /build/prune."""
+        """Forget the cache, and what cache mounts hold; layers that no image has go.
+
+        Returns Docker's answer to POST /build/prune.
+        """
         kept = {diff_id for image in self._images.list() for diff_id in image.diff_ids}
         found = (self._layers.get(diff_id) for diff_id in self.cache.layers() - kept)
         space = sum(layer.size for layer in found if layer)
         keys = self.cache.clear()
         await self._images.collect()
+        space += await in_thread(self.cache_mounts.prune)
         return {"CachesDeleted": keys, "SpaceReclaimed": space}
 
     async def build(self, context: BinaryIO, options: BuildOptions, emit: Callable[[Json], None]) -> str:
@@ -204,11 +217,16 @@ class _Build:
             self._directory / "steps",
             self._builder.cache,
             runner,
-            self._directory / "context",
+            Sources(
+                self._directory / "context",
+                self._trees(planned, stage, snapshots),
+                self._builder.cache_mounts,
+                self._options.session,
+                self._builder.private,
+            ),
             self._given,
             dict(planned.arguments),
             self._options.no_cache,
-            self._trees(planned, stage, snapshots),
             self._reused,
             self._flights,
             epoch,

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dockmagic_runtime.build.ignore import Ignore, component
-from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.errors import InvalidParameter, SystemFailure
 from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import overlayform, tar
 from dockmagic_runtime.storage.compression import decompress
+from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 from dockmagic_runtime.storage.unpack import Unpacker, remove_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -114,6 +115,23 @@ def drop_ignored(directory: Path, ignore: Ignore) -> None:
         for path in reversed(undecided):
             with suppress(OSError):
                 (directory / path).rmdir()
+
+
+@contextmanager
+def tree(context: Path, rootfs: Rootfs | None) -> Iterator["Tree"]:
+    """Where a step reads: the context, or the read-only tree of a stage or an image."""
+    if rootfs is None:
+        root = os.open(context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        try:
+            root = mount_rootfs(rootfs)
+        except OSError as error:
+            raise SystemFailure(f"cannot mount the layers: {error.strerror}") from error
+    try:
+        with Tree(root) as found:
+            yield found
+    finally:
+        os.close(root)
 
 
 class Tree:

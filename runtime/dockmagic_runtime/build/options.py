@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dockmagic_runtime.build.run import Limits
+from dockmagic_runtime.build.sessions import Session
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,4 @@ class BuildOptions:
     quiet: bool = False
     auths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    session: Session = field(default_factory=Session)

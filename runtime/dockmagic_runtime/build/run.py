@@ -35,12 +35,16 @@ _SIGKILL = 9
 
 @dataclass(frozen=True)
 class Command:
-    """What a RUN step runs: argv, the stage's image config, and variables of this build (`NAME=value`)."""
+    """What a RUN step runs: argv, the stage's image config, variables of this build (`NAME=value`), OCI
+    mounts; `network` is `default`, `none` or `host`; `insecure` gives it all that the engine may do."""
 
     id: str
     argv: Sequence[str]
     config: Json
     variables: Sequence[str]
+    mounts: Sequence[Json] = ()
+    network: str = "default"
+    insecure: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Runner:
         self._sandbox: Sandbox | None = None
         self._making = asyncio.Lock()
 
+    @property
+    def network(self) -> str:
+        """What a RUN without `--network` has."""
+        return self._limits.network
+
     async def close(self) -> None:
         """No error if there never was a RUN."""
         await self._networks.release(self._id)
@@ -75,15 +84,17 @@ class Runner:
     async def run(self, command: Command, rootfs: Rootfs, bundle: Path, output: Callable[[str], None]) -> int:
         """The exit code (128+n after signal n). Raises StartFailed if the program could not be executed."""
         container = self._container(command)
-        network = await self._network(command.id, bundle)
+        namespaces, etc = await self._network(command, bundle)
         files = await asyncio.to_thread(read_account_files, rootfs)
         around = spec.Surroundings(
             files.resolve(container.config["User"]),
             f"{self._config.cgroup_parent}/{command.id}",
-            {"mount": None, "pid": None, "ipc": None, "uts": None, "cgroup": None, **network[0]},
-            network[1],
+            {"mount": None, "pid": None, "ipc": None, "uts": None, "cgroup": None, **namespaces},
+            etc,
             joining.own_shared_memory(container),
         )
+        config = spec.build(container, around)
+        config["mounts"] += command.mounts
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         with ours:
@@ -92,7 +103,7 @@ class Runner:
                     RunRequest(
                         id=command.id,
                         bundle=bundle,
-                        config=spec.build(container, around),
+                        config=config,
                         rootfs=rootfs,
                         socket=self._config.run_root / "shims" / f"{command.id[:16]}.sock",
                         log=LogSpec("none", bundle / "log"),
@@ -125,14 +136,20 @@ class Runner:
             "Config",
         )
         asked: Json = {"NetworkMode": self._limits.network, **dict(self._limits.host_config)}
+        if command.insecure:
+            asked |= {"Privileged": True, "MaskedPaths": [], "ReadonlyPaths": []}
         if self._limits.shm_size:
             asked["ShmSize"] = self._limits.shm_size
         host = complete(asked, HOST_CONFIG_FIELDS, "HostConfig")
         return Container(command.id, command.id[:12], timestamps.now(), "", config, host, {}, [], [])
 
-    async def _network(self, step: str, bundle: Path) -> tuple[dict[str, str | None], list[Json]]:
+    async def _network(self, command: Command, bundle: Path) -> tuple[dict[str, str | None], list[Json]]:
         """Namespaces to join, and the mounts over /etc."""
-        if self._limits.network == "host":
+        mode = self._limits.network if command.network == "default" else command.network
+        if mode == "none":
+            mounts = etcfiles.write(bundle, command.id[:12], [], self._limits.extra_hosts, "", "127.0.0.1")
+            return {"network": None}, mounts
+        if mode == "host":
             text = Path("/etc/resolv.conf")
             resolv_conf = text.read_text() if text.exists() else ""
             mounts = etcfiles.write(
@@ -147,7 +164,7 @@ class Runner:
         gateway = self._sandbox.settings().get("Gateway") or "127.0.0.1"
         mounts = etcfiles.write(
             bundle,
-            step[:12],
+            command.id[:12],
             self._sandbox.hosts,
             self._limits.extra_hosts,
             self._sandbox.resolv_conf,

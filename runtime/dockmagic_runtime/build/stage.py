@@ -10,31 +10,35 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dockmagic_runtime.build import cache, copying, copystep, metadata
 from dockmagic_runtime.build.cache import BuildCache, Record
-from dockmagic_runtime.build.context import Tree, checksum
+from dockmagic_runtime.build.context import checksum, tree
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction, Text
+from dockmagic_runtime.build.parser import Heredoc
 from dockmagic_runtime.build.platforms import PROXIES
 from dockmagic_runtime.build.progress import Progress
 from dockmagic_runtime.build.run import Command as RunCommand
 from dockmagic_runtime.build.run import Runner
+from dockmagic_runtime.build.runmounts import RunMounts, Sources, allowed
 from dockmagic_runtime.build.state import State
+from dockmagic_runtime.build.threads import in_thread
 from dockmagic_runtime.containers.accounts import read_account_files
-from dockmagic_runtime.errors import EngineError, InvalidParameter, NotImplementedHere, SystemFailure
+from dockmagic_runtime.errors import EngineError, InvalidParameter
 from dockmagic_runtime.oci.image import timestamp
 from dockmagic_runtime.process.messages import StartFailed
 from dockmagic_runtime.storage.layers import Layer
-from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 from dockmagic_runtime.storage.snapshots import SnapshotStore
 
-Result = TypeVar("Result")
+Json = dict[str, Any]
+
+_PIPES = "/dev/pipes"
 
 
 class StepFailed(EngineError):
@@ -53,12 +57,10 @@ class Surroundings:
     steps: Path
     cache: BuildCache
     runner: Runner
-    context: Path
+    sources: Sources
     given: dict[str, str]
     outer: dict[str, str]
     no_cache: bool
-    tree_of: Callable[[str], Awaitable[Rootfs | None]]
-    """The tree that a `--from` means; None for the build context."""
     reused: set[str]
     """The layers that were found in the cache, for the image to tell."""
     flights: dict[str, "Flight"]
@@ -135,11 +137,13 @@ class Stage:
             raise _needs_directory(instruction)
         files = self._around.steps.parent / "sources"
         elsewhere = await copystep.fetched(instruction, patterns, target, files)
-        rootfs = await self._around.tree_of(instruction.stage) if instruction.stage is not None else None
+        rootfs = (
+            await self._around.sources.tree_of(instruction.stage) if instruction.stage is not None else None
+        )
         with ExitStack() as stack:
-            tree = await in_thread(lambda: stack.enter_context(self._tree(rootfs)))
+            root = await in_thread(lambda: stack.enter_context(tree(self._around.sources.context, rootfs)))
             sources = await in_thread(
-                copystep.found, instruction, patterns, tree, elsewhere, self.state.environment, files, stack
+                copystep.found, instruction, patterns, root, elsewhere, self.state.environment, files, stack
             )
             if len(sources) > 1 and not target.endswith("/"):
                 raise _needs_directory(instruction)
@@ -163,13 +167,10 @@ class Stage:
 
     async def _run(self, instruction: Command) -> None:
         state = self.state
-        if instruction.mounts or instruction.network != "default" or instruction.insecure:
-            flag = instruction.node.flags[0][0]
-            raise NotImplementedHere(
-                f"line {instruction.line}: RUN --{flag} is not supported by this builder"
-            )
-        line = _script(instruction)
+        allowed(instruction, self._around.sources.session, self._around.runner.network)
+        line, script = _script(instruction)
         argv = [*state.shell, line] if line is not None else list(instruction.exec)
+        program = argv if script is None else [f"{_PIPES}/{script.name}"]
         named = {entry.partition("=")[0] for entry in state.config.get("Env") or ()}
         declared = [f"{name}={value}" for name, value in sorted(state.arguments.items()) if name not in named]
         shown = " ".join(argv)
@@ -180,16 +181,35 @@ class Stage:
             if name in PROXIES and name not in named and name not in state.arguments
         ]
 
+        mounts = RunMounts(
+            instruction,
+            self._around.sources,
+            lambda text: self._expanded(instruction, text),
+            lambda path: metadata.absolute(path, state),
+        )
+        depends = await mounts.depends()
+
         async def execute(step: str) -> Layer | None:
             self._progress.running(step)
+            directory = self._around.steps / step
             rootfs = await in_thread(self._around.snapshots.prepare, step, state.diff_ids)
-            command = RunCommand(step, argv, state.config, [*declared, *proxies])
-            try:
-                code = await self._around.runner.run(
-                    command, rootfs, self._around.steps / step, self._progress.output
+            # Not in the step's own directory, over which its first process hangs the root for a moment.
+            async with mounts.held(rootfs, self._around.steps.parent / "mounts" / step) as held:
+                command = RunCommand(
+                    step,
+                    program,
+                    state.config,
+                    [*declared, *proxies, *held.variables],
+                    [*held.mounts, *_script_mount(script, directory)],
+                    instruction.network,
+                    instruction.insecure,
                 )
-            except StartFailed as error:
-                raise StepFailed(str(error), error.exit_code) from error
+                try:
+                    code = await self._around.runner.run(
+                        command, held.rootfs, directory, self._progress.output
+                    )
+                except StartFailed as error:
+                    raise StepFailed(str(error), error.exit_code) from error
             if code:
                 raise StepFailed(f"The command '{shown}' returned a non-zero code: {code}", code)
             layer = await in_thread(self._commit, step)
@@ -197,7 +217,10 @@ class Stage:
             return layer
 
         # The exec form and the shell form of the same words are different commands.
-        await self._cached(state, told, ("exec" if line is None else "shell", *argv), execute)
+        form = "exec" if line is None else "shell" if script is None else "script"
+        given = (instruction.network, "insecure") if instruction.insecure else (instruction.network,)
+        depends += given if given != ("default",) else ()
+        await self._cached(state, told, (form, *argv, *depends), execute)
 
     async def _cached(
         self,
@@ -284,19 +307,6 @@ class Stage:
         epoch = self._around.epoch
         return timestamp(None if epoch is None else datetime.fromtimestamp(epoch, UTC))
 
-    @contextmanager
-    def _tree(self, rootfs: Rootfs | None) -> Iterator[Tree]:
-        """Where a COPY reads: the context, or the read-only tree of a stage or an image."""
-        if rootfs is None:
-            root = os.open(self._around.context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        else:
-            root = _mount(rootfs)
-        try:
-            with Tree(root) as tree:
-                yield tree
-        finally:
-            os.close(root)
-
     def _owner(self, chown: str) -> tuple[int, int]:
         """`--chown`, by the stage's own passwd and group; a user alone stands for the group as well."""
         if not chown:
@@ -314,44 +324,32 @@ def _needs_directory(instruction: Copy) -> InvalidParameter:
     )
 
 
-def _script(instruction: Command) -> str | None:
-    """The shell's line, None for the exec form. A here-document that is all of it *is* the script; others
-    are for the shell itself to read."""
+def _script(instruction: Command) -> tuple[str | None, Heredoc | None]:
+    """The shell's line, None for the exec form. A here-document that is all of it *is* the script, and with
+    `#!` a program; others are for the shell itself to read."""
     heredocs = instruction.node.heredocs
     line = instruction.shell
     if line is None or not heredocs:
-        return line
+        return line, None
     first = heredocs[0]
     if len(heredocs) == 1 and re.fullmatch(r"<<-?\S+", line):
-        if first.lines.startswith("#!"):
-            raise NotImplementedHere(
-                f"line {instruction.line}: a here-document with #! is not supported by this builder: it runs"
-                " in the SHELL"
-            )
-        return first.content
-    return line + "".join(f"\n{each.lines}{each.name}" for each in heredocs)
+        return first.content, first if first.content.startswith("#!") else None
+    return line + "".join(f"\n{each.lines}{each.name}" for each in heredocs), None
 
 
-def _mount(rootfs: Rootfs) -> int:
-    try:
-        return mount_rootfs(rootfs)
-    except OSError as error:
-        raise SystemFailure(f"cannot mount the layers: {error.strerror}") from error
+def _script_mount(script: Heredoc | None, directory: Path) -> list[Json]:
+    """As BuildKit: a file in /dev/pipes, called as the here-document."""
+    if script is None:
+        return []
+    file = directory / "script"
+    file.write_text(script.content)
+    file.chmod(0o755)
+    entry = {"destination": f"{_PIPES}/{script.name}", "type": "bind", "source": str(file)}
+    return [{**entry, "options": ["bind", "rprivate", "ro"]}]
 
 
 def _remove(snapshots: SnapshotStore, steps: Path, step: str) -> None:
     snapshots.remove(step)
-    if (steps / step).exists():
-        shutil.rmtree(steps / step)
-
-
-async def in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Run blocking work in a thread. An interrupt waits for its end, so that what it uses can be removed."""
-    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise
+    for directory in (steps / step, steps.parent / "mounts" / step):
+        if directory.exists():
+            shutil.rmtree(directory)

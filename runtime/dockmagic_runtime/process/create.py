@@ -14,6 +14,7 @@ Both the shim and the OCI runtime command start containers through `create`.
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -29,9 +30,12 @@ from dockmagic_runtime.kernel.pidfd import send_signal
 from dockmagic_runtime.process import init
 from dockmagic_runtime.process.init import Start
 from dockmagic_runtime.process.messages import Message, StartFailed, receive_packet, send_packet
+from dockmagic_runtime.process.rootfs import Binds
 from dockmagic_runtime.storage.overlay import Rootfs
 
 Config = Mapping[str, Any]
+
+_HELD = re.compile(r"/proc/\d+/fd/")
 
 __all__ = ["Created", "StartFailed", "create"]
 
@@ -129,7 +133,7 @@ def create(
             abandon(created)
             raise
         finally:
-            for _, fd, _ in start.join:
+            for fd in (*(fd for _, fd, _ in start.join), *(start.bind_mounts or ())):
                 os.close(fd)
             if gate_fd is not None:
                 os.close(gate_fd)
@@ -143,7 +147,20 @@ def _plan(config: Config, bundle: Path, **rest: Any) -> tuple[Start, int]:
     for entry in (config.get("linux") or {}).get("namespaces") or ():
         if not entry.get("path"):
             new |= namespaces.KINDS[entry["type"]]
-    return Start(config=config, bundle=str(bundle), new=new, join=join, **rest), new
+    binds = _held_binds(config, bundle)
+    return Start(config=config, bundle=str(bundle), new=new, join=join, bind_mounts=binds, **rest), new
+
+
+def _held_binds(config: Config, bundle: Path) -> list[int] | None:
+    """All binds, copied already, if a source is what some process holds open: that lies in our own mount
+    namespace, and from within another the kernel copies none of it."""
+    entries = config.get("mounts") or ()
+    if not any(_HELD.match(entry.get("source") or "") for entry in entries):
+        return None
+    try:
+        return Binds(entries, str(bundle)).all()
+    except OSError as error:
+        raise StartFailed(f"{error.filename or 'mount'}: {error.strerror}") from None
 
 
 def namespaces_by_path(config: Config) -> list[tuple[str, int, int]]:

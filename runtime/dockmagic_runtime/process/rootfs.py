@@ -33,6 +33,7 @@ from dockmagic_runtime.kernel.mounts import (
     MS_UNBINDABLE,
 )
 from dockmagic_runtime.process.copyup import copy_up
+from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 
 MountEntry = Mapping[str, Any]
 
@@ -114,6 +115,7 @@ class Options:
         self.propagation, self.all_propagation = 0, 0
         self.data: list[tuple[str, str | None]] = []
         self.copy_up = False
+        self.subpath: str | None = None
         for name in names:
             self._add(name)
 
@@ -132,6 +134,8 @@ class Options:
             raise InvalidParameter(_REFUSED[name])
         elif name == "tmpcopyup":
             self.copy_up = True
+        elif name.startswith("x-subpath="):
+            self.subpath = name.partition("=")[2]
         elif name in _SUPERBLOCK:
             self.data.append((name, None))
         elif name not in _DEFAULTS:
@@ -140,7 +144,20 @@ class Options:
 
     def mount(self, kind: str, source: str) -> int:
         """A detached mount of a new file system with these options."""
+        if kind == "overlay" and any(key == "lowerdir+" for key, _ in self.data):
+            return self._overlay()
         return mounts.new(kind, self.data, self.set | self.all_set, source)
+
+    def _overlay(self) -> int:
+        """Layers one by one, as `storage.overlay` does it on every kernel."""
+        lower = tuple(value for key, value in self.data if key == "lowerdir+" and value)
+        given = {key: value for key, value in self.data if key != "lowerdir+"}
+        mount = mount_rootfs(Rootfs(lower, given.pop("upperdir", None), given.pop("workdir", None)))
+        if given:
+            os.close(mount)
+            raise InvalidParameter(f"an overlay of lowerdir+ has no option {', '.join(given)}")
+        mounts.set_attributes(mount, self.set | self.all_set)
+        return mount
 
     def adjust(self, mount: int) -> None:
         """Give the detached `mount` its attributes, before anybody can see it."""
@@ -196,6 +213,8 @@ class Premade:
                 self.groups = _mount_groups(options, layout())
             elif kind == "tmpfs" and (options.copy_up or not any(key == "mode" for key, _ in options.data)):
                 continue  # depends on what the image has there
+            elif kind == "overlay":
+                continue  # of directories that the next container won't have
             elif kind != "cgroup2" and (kind != "sysfs" or own_network):
                 self._mounts[str(entry)] = options.mount(kind, entry.get("source") or kind)
                 if entry["destination"] == "/dev":
@@ -224,6 +243,10 @@ class Tree:
         if Options(entry).data:
             unknown = ", ".join(key for key, _ in Options(entry).data)
             raise InvalidParameter(f"mount {destination}: a bind mount has no option {unknown}")
+        self._put(destination, mount)
+
+    def _put(self, destination: str, mount: int) -> None:
+        """Put a detached `mount` of a file or directory in its place; the descriptor is used up."""
         below_proc = _below(destination, "/proc")
         if below_proc is not None and not self._may_cover_proc(below_proc, mount):
             raise InvalidParameter(f"cannot be mounted: {destination} is inside /proc")
@@ -243,6 +266,9 @@ class Tree:
             raise InvalidParameter(f"cannot be mounted: {destination} is inside /proc")
         options = Options(entry)
         source = entry.get("source")
+        if options.subpath is not None:
+            self._put(destination, self._part(options.mount(kind, source or kind), options.subpath))
+            return
         moded = kind == "tmpfs" and not any(key == "mode" for key, _ in options.data)
         moded = moded and paths.exists_in_root(self.root, destination)
         if kind in ("proc", "sysfs"):
@@ -269,6 +295,25 @@ class Tree:
             self.devpts = mount
         else:
             os.close(mount)
+
+    def _part(self, whole: int, path: str) -> int:
+        """What lies at `path` in the detached mount `whole`, as a mount of its own.
+
+        A mount can be copied from only where it is attached (before Linux 6.15): so it is, for a moment, on
+        top of our root, where nobody looks.
+        """
+        mounts.attach(whole, self.root)
+        try:
+            found = paths.open_in_root(whole, path)
+            try:
+                return mounts.copy(found)
+            finally:
+                os.close(found)
+        finally:
+            os.fchdir(whole)
+            mounts.umount(".", mounts.MNT_DETACH)
+            os.chdir("/")
+            os.close(whole)
 
     def mount_cgroup(self, entry: MountEntry, where: Layout) -> None:
         """The container's own control groups: one cgroup2, or a directory with every v1 hierarchy.
