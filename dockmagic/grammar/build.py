@@ -18,6 +18,7 @@ from dockmagic.errors import DockmagicError
 from dockmagic.grammar.build_context import NAME_IN_CONTEXT, dockerfile_name, write_context
 from dockmagic.grammar.filters import Filter
 from dockmagic.grammar.kinds import INTEGER, SIZE, SIZE_OR_UNLIMITED
+from dockmagic.grammar.lending import lent
 from dockmagic.grammar.listing import filter_option, pruned, reclaimed
 from dockmagic.grammar.pulling import messages
 from dockmagic.grammar.session import Session, host_path
@@ -49,7 +50,7 @@ def build_options(command: F) -> F:
     """What `docker build` and `%%dockerfile` share."""
     for words, kind, key in LIMITS:
         command = option(key, *words.split(), type=kind, help="As for `run`, for the RUN steps")(command)
-    for word in ("--build-context", "--cache-to", "--output", "--secret", "--ssh", "--provenance", "--sbom"):
+    for word in ("--build-context", "--cache-to", "--output", "--provenance", "--sbom"):
         command = refused_option(word, why=BUILDKIT)(command)
     for decorate in (
         option("--tag", "-t", "tags", multiple=True, help="Name and optionally a tag ('name:tag')"),
@@ -60,6 +61,14 @@ def build_options(command: F) -> F:
         option("--platform", help="Set target platform for build"),
         option("--add-host", multiple=True, type=EXTRA_HOST, help="Add a custom host-to-IP mapping"),
         option("--cache-from", multiple=True, help="Images to consider as cache sources"),
+        option("--secret", multiple=True, help="Secret to expose to the build ('id=key,src=key.txt')"),
+        option("--ssh", multiple=True, help="SSH agent socket to expose to the build ('default')"),
+        option(
+            "--allow",
+            multiple=True,
+            type=click.Choice(["network.host", "security.insecure"]),
+            help="Allow extra privileged entitlement",
+        ),
         option("--security-opt", multiple=True, help="Security options"),
         option("--ulimit", multiple=True, type=ULIMIT, help="Ulimit options"),
         option("--iidfile", help="Write the image ID to the file"),
@@ -151,6 +160,8 @@ def _posted(
         session.cell.call(progress.show)
     try:
         query = {**build_params(given), **params}
+        if lending := lent(session, given):
+            query["session"] = lending
         response = session.stream("POST", "/build", params=query, data=context, headers=headers)
         for message in messages(response):
             progress.feed(message)

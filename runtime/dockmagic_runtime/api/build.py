@@ -13,6 +13,7 @@ from dockmagic_runtime.api.call import Call, answer
 from dockmagic_runtime.api.images import stream_progress
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.build.options import BuildOptions
+from dockmagic_runtime.build.remote import fetched
 from dockmagic_runtime.build.run import Limits
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 
@@ -30,13 +31,12 @@ _LIMITS = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares"
 async def build(call: Call) -> web.StreamResponse:
     if call.text("version") == "2":
         raise NotImplementedHere("BuildKit is not supported by this engine; set DOCKER_BUILDKIT=0")
-    if call.text("remote"):
-        raise NotImplementedHere("building from a remote context is not supported; send the context as a tar")
     options = _options(call)
     if session := call.text("session"):
         options = replace(options, session=call.services.builder.sessions.take(session))
     with tempfile.TemporaryFile(dir=call.services.config.data_root) as context:
-        async for chunk in call.request.content.iter_chunked(_CHUNK):
+        remote = call.text("remote")
+        async for chunk in fetched(remote) if remote else call.request.content.iter_chunked(_CHUNK):
             context.write(chunk)
         context.seek(0)
         return await stream_progress(call, lambda tell: call.services.builder.build(context, options, tell))
@@ -57,11 +57,15 @@ async def prune(call: Call) -> web.StreamResponse:
 
 def _options(call: Call) -> BuildOptions:
     extra_hosts = tuple(entry for entry in call.text("extrahosts").split(",") if entry)
-    host_config = tuple(
+    host_config: tuple[tuple[str, Any], ...] = tuple(
         (field, call.text(name) if name.startswith("cpuset") else call.number(name))
         for name, field in _LIMITS.items()
         if call.text(name) not in ("", "0")
     )
+    if ulimits := _list(call.text("ulimits"), "ulimits"):
+        host_config += (("Ulimits", ulimits),)
+    if security := call.texts("securityopt"):
+        host_config += (("SecurityOpt", list(security)),)
     return BuildOptions(
         tags=call.texts("t"),
         dockerfile=call.text("dockerfile") or "Dockerfile",
@@ -72,6 +76,8 @@ def _options(call: Call) -> BuildOptions:
         pull=call.flag("pull"),
         platform=call.text("platform") or None,
         quiet=call.flag("q"),
+        cache_from=tuple(map(str, _list(call.text("cachefrom"), "cachefrom"))),
+        squash=call.flag("squash"),
         auths=_auths(call.request.headers.get("X-Registry-Config", "")),
         limits=Limits(
             network=call.text("networkmode") if call.text("networkmode") not in ("", "default") else "bridge",
@@ -80,6 +86,18 @@ def _options(call: Call) -> BuildOptions:
             host_config=host_config,
         ),
     )
+
+
+def _list(text: str, name: str) -> list[Any]:
+    try:
+        parsed = json.loads(text) if text else []
+    except ValueError:
+        parsed = None
+    if parsed is not None and not isinstance(parsed, list):
+        raise InvalidParameter(f"invalid JSON: {name} must be a list")
+    if parsed is None and text.strip() != "null":
+        raise InvalidParameter(f"invalid JSON: {name} must be a list")
+    return parsed or []
 
 
 def _mapping(text: str, name: str) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import contextlib
 import json
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dockmagic_runtime.build.cache import BuildCache
 from dockmagic_runtime.build.cachemounts import CacheMounts
+from dockmagic_runtime.build.cachesources import CacheSources
 from dockmagic_runtime.build.context import drop_ignored, read_text, unpack_context
 from dockmagic_runtime.build.ignore import Ignore
 from dockmagic_runtime.build.instructions import Arg, Instruction, typed
@@ -47,6 +48,7 @@ from dockmagic_runtime.storage.database import Database
 from dockmagic_runtime.storage.layers import LayerStore
 from dockmagic_runtime.storage.overlay import Rootfs
 from dockmagic_runtime.storage.snapshots import SnapshotStore
+from dockmagic_runtime.storage.squash import squash
 
 Json = dict[str, Any]
 
@@ -143,6 +145,8 @@ class _Build:
         self._states: dict[int, State] = {}
         self._reused: set[str] = set()
         self._flights: dict[str, Flight] = {}
+        self._bases: dict[int, list[str]] = {}
+        self._cache_sources = CacheSources(self._named_images())
 
     async def run(self) -> str:
         references = [parse_reference(tag) for tag in self._options.tags]
@@ -155,6 +159,8 @@ class _Build:
         snapshots = SnapshotStore(self._directory / "steps", self._builder._layers)
         await self._side_by_side(planned, snapshots, epoch, transcript)
         state = self._labelled(self._states[planned.stages[-1].index])
+        if self._options.squash:
+            state = await in_thread(self._squashed, state, self._bases[planned.stages[-1].index], snapshots)
         self._warn_of_unused(planned, instructions, transcript)
         image = self._images.add(state.serialized, state.diff_ids, references, cached=self._reused)
         transcript.done(image.id, [reference.familiar() for reference in references])
@@ -229,8 +235,31 @@ class _Build:
             self._options.no_cache,
             self._reused,
             self._flights,
+            self._cache_sources,
             epoch,
         )
+
+    def _named_images(self) -> Iterator[Image]:
+        """Of `--cache-from`; what is not here is passed over, as in Docker."""
+        for name in self._options.cache_from:
+            with contextlib.suppress(NotFound):
+                yield self._images.get(name)
+
+    def _squashed(self, state: State, base: list[str], snapshots: SnapshotStore) -> State:
+        """With one layer above those of the FROM; the history tells as Docker's does."""
+        above = state.diff_ids[len(base) :]
+        if not above:
+            return state
+        layer = squash(snapshots, self._builder._layers, secrets.token_hex(32), base, above)
+        history = [{**entry, "empty_layer": True} for entry in state.document["history"]]
+        kept = iter(range(len(base)))
+        for place, entry in enumerate(state.document["history"]):
+            if not entry.get("empty_layer") and next(kept, None) is not None:
+                history[place] = entry
+        created = state.document["created"]
+        merged = {"created": created, "comment": f"merge {state.id} to {base[-1] if base else 'scratch'}"}
+        rootfs = {**state.document["rootfs"], "diff_ids": [*base, layer.diff_id]}
+        return State({**state.document, "rootfs": rootfs, "history": [*history, merged]})
 
     def _epoch(self) -> int | None:
         text = self._given.get(EPOCH)
@@ -255,6 +284,7 @@ class _Build:
     async def _stage(self, planned: PlannedStage, around: Surroundings, progress: Progress) -> State:
         progress.begin(planned.start)
         state, shown, size = await self._base(planned)
+        self._bases[planned.index] = state.diff_ids
         triggers = state.config.get("OnBuild") or []
         state = state.with_config(OnBuild=None)
         progress.base(shown, size)

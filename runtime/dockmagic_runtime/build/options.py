@@ -23,4 +23,6 @@ class BuildOptions:
     quiet: bool = False
     auths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    cache_from: Sequence[str] = ()
+    squash: bool = False
     session: Session = field(default_factory=Session)

@@ -9,13 +9,17 @@ import hashlib
 import os
 import re
 import urllib.parse
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.images.remote import download as fetch
+from dockmagic_runtime.storage import tar
 
 _CHUNK = 1 << 18
+_LONGEST_TEXT = 1 << 20
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _GIT = re.compile(r"git@|git://|ssh://|github\.com/|\S+\.git(#|$)")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
@@ -28,6 +32,30 @@ def is_url(source: str) -> bool:
 def is_git(source: str) -> bool:
     """Whether BuildKit would clone it."""
     return bool(_GIT.match(source) or (is_url(source) and re.search(r"\.git(#|$)", source)))
+
+
+async def fetched(url: str) -> AsyncIterator[bytes]:
+    """The context that a URL names (`docker build URL`), as a tar: what is none is taken as a Dockerfile.
+
+    Raises InvalidParameter, also for a repository of Git, which there is none to clone with.
+    """
+    if is_git(url):
+        raise InvalidParameter(f"{url} is a Git repository: clone it, and build the directory")
+    chunks = aiter(fetch(url))
+    first = b""
+    async for chunk in chunks:
+        first += chunk
+        if len(first) >= _LONGEST_TEXT:
+            break
+    if b"\0" in first:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+    elif len(first) >= _LONGEST_TEXT:
+        raise InvalidParameter(f"{url} is neither a tar nor a Dockerfile")
+    else:
+        entry = tar.Entry(b"Dockerfile", tar.REGULAR, 0o644, size=len(first))
+        yield tar.header(entry) + first + tar.padding(len(first)) + bytes(1024)
 
 
 async def download(url: str, directory: Path, checksum: str | None, *, named: bool) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from dockmagic_runtime.build import cache, copying, copystep, metadata
 from dockmagic_runtime.build.cache import BuildCache, Record
+from dockmagic_runtime.build.cachesources import CacheSources
 from dockmagic_runtime.build.context import checksum, tree
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction, Text
 from dockmagic_runtime.build.parser import Heredoc
@@ -39,6 +40,8 @@ from dockmagic_runtime.storage.snapshots import SnapshotStore
 Json = dict[str, Any]
 
 _PIPES = "/dev/pipes"
+# What a COPY does to its files besides, of which their checksum knows nothing.
+_TOLD = ("chown", "chmod", "link")
 
 
 class StepFailed(EngineError):
@@ -65,6 +68,7 @@ class Surroundings:
     """The layers that were found in the cache, for the image to tell."""
     flights: dict[str, "Flight"]
     """Steps of this build by their cache key: stages that do the same at the same time do it once."""
+    cache_sources: CacheSources
     epoch: int | None = None
     """SOURCE_DATE_EPOCH: the time that all is made at, for the same image on any machine."""
 
@@ -149,7 +153,8 @@ class Stage:
                 raise _needs_directory(instruction)
             digest = await in_thread(checksum, sources, how)
             kind = "multi" if len(sources) > 1 else "dir" if sources[0].is_directory else "file"
-            told = f"/bin/sh -c #(nop) {instruction.node.name} {kind}:{digest} in {target} "
+            options = "".join(f"--{key}={value} " for key, value in instruction.node.flags if key in _TOLD)
+            told = f"/bin/sh -c #(nop) {instruction.node.name} {options}{kind}:{digest} in {target} "
             unpack = instruction.unpack and not elsewhere
             depends = (chown, str(how.mode), str(unpack), str(instruction.link))
 
@@ -220,7 +225,9 @@ class Stage:
         form = "exec" if line is None else "shell" if script is None else "script"
         given = (instruction.network, "insecure") if instruction.insecure else (instruction.network,)
         depends += given if given != ("default",) else ()
-        await self._cached(state, told, (form, *argv, *depends), execute)
+        # Of these the history says all; mounts and the like it does not.
+        known_elsewhere = form == "shell" and not depends
+        await self._cached(state, told, (form, *argv, *depends), execute, known_elsewhere)
 
     async def _cached(
         self,
@@ -228,13 +235,22 @@ class Stage:
         told: str,
         depends: tuple[str, ...],
         do: Callable[[str], Awaitable[Layer | None]],
+        known_elsewhere: bool = True,
     ) -> None:
-        """Find the step in the cache, or do it and remember it; `state` with its outcome is then ours."""
+        """Find the step in the cache, or do it and remember it; `state` with its outcome is then ours.
+
+        `known_elsewhere`: `told` says it all, so that an image of `--cache-from` will do.
+        """
         epoch = self._around.epoch
         cache_key = cache.key(self.state.id, told, *depends, *(() if epoch is None else (str(epoch),)))
         flight = self._around.flights.setdefault(cache_key, Flight())
         async with flight.lock:
-            flight.done = await self._found_or_done(cache_key, flight.done, state, told, do)
+            record = flight.done
+            if record is None and not self._around.no_cache:
+                record = self._around.cache.get(cache_key)
+                if record is None and known_elsewhere:
+                    record = self._around.cache_sources.find(self.state, told)
+            flight.done = await self._found_or_done(cache_key, record, state, told, do)
 
     async def _found_or_done(
         self,
@@ -244,8 +260,6 @@ class Stage:
         told: str,
         do: Callable[[str], Awaitable[Layer | None]],
     ) -> Record:
-        if record is None and not self._around.no_cache:
-            record = self._around.cache.get(cache_key)
         layer = self._around.snapshots.layer(record.diff_id) if record and record.diff_id else None
         if record and (layer or not record.diff_id):
             self.state = state.after(told, record.created, record.diff_id)
