@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import containers, networks, reading
+from bench import containers, images, networks, reading
 from bench.engines import Engine, both, connect, pull
 from bench.table import Row, table
 from tests.images.registry import Registry
@@ -18,6 +18,7 @@ SECTIONS: dict[str, Callable[[tuple[Engine, Engine], str, int], list[Row]]] = {
     "containers": containers.rows,
     "reading": reading.rows,
     "networks": networks.rows,
+    "images": images.rows,
 }
 _STARTS = "starts"
 

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import json
-import tempfile
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +33,9 @@ async def build(call: Call) -> web.StreamResponse:
     options = _options(call)
     if session := call.text("session"):
         options = replace(options, session=call.services.builder.sessions.take(session))
-    with tempfile.TemporaryFile(dir=call.services.config.data_root) as context:
-        remote = call.text("remote")
-        async for chunk in fetched(remote) if remote else call.request.content.iter_chunked(_CHUNK):
-            context.write(chunk)
-        context.seek(0)
-        return await stream_progress(call, lambda tell: call.services.builder.build(context, options, tell))
+    remote = call.text("remote")
+    context = fetched(remote) if remote else call.request.content.iter_chunked(_CHUNK)
+    return await stream_progress(call, lambda tell: call.services.builder.build(context, options, tell))
 
 
 @routes.post("/dockmagic/build-sessions")

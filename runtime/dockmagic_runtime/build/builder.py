@@ -12,9 +12,9 @@ import contextlib
 import json
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dockmagic_runtime.build.cache import BuildCache
 from dockmagic_runtime.build.cachemounts import CacheMounts
@@ -36,6 +36,7 @@ from dockmagic_runtime.build.state import State
 from dockmagic_runtime.build.threads import in_thread
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore
@@ -105,7 +106,9 @@ class Builder:
         space += await in_thread(self.cache_mounts.prune)
         return {"CachesDeleted": keys, "SpaceReclaimed": space}
 
-    async def build(self, context: BinaryIO, options: BuildOptions, emit: Callable[[Json], None]) -> str:
+    async def build(
+        self, context: AsyncIterable[bytes], options: BuildOptions, emit: Callable[[Json], None]
+    ) -> str:
         """Build from a context tar, compressed or not; returns the image's ID.
 
         Nothing is emitted before the Dockerfile is known to make sense, so that an error until then can be
@@ -116,7 +119,7 @@ class Builder:
         directory = self._root / build_id
         try:
             async with self._images.adding():
-                await in_thread(unpack_context, context, directory / "context")
+                await pipes.feed(context, lambda tar: unpack_context(tar, directory / "context"))
                 return await _Build(self, build_id, directory, options, emit).run()
         finally:
             if directory.exists():

@@ -66,6 +66,11 @@ class Reading:
     owners: bool = False
     exclude: Ignore | None = None
 
+    @property
+    def as_they_are(self) -> bool:
+        """Whether a file of the context looks in the image as it does there, if root is to own it."""
+        return self.mode is None and not self.owners
+
 
 PLAIN = Reading()
 
@@ -73,8 +78,15 @@ PLAIN = Reading()
 def unpack_context(stream: BinaryIO, directory: Path) -> None:
     """A context tar, compressed or not, into the new `directory`. Raises InvalidParameter."""
     directory.mkdir(parents=True)
-    with _open(directory) as root, decompress(stream) as plain, Unpacker(root) as unpacker:
-        unpacker.unpack(tar.TarReader(tar.chunks_of(plain.read)))
+    with _open(directory) as root, decompress(stream) as plain, Unpacker(root, owner=(0, 0)) as unpacker:
+        reader = tar.TarReader(tar.chunks_of(plain.read))
+        for entry in reader:
+            # Of the client's files a build has contents and modes: then a layer may link to them.
+            entry.xattrs = {}
+            unpacker.add(entry, reader)
+        unpacker.finish()
+        while plain.read(_CHUNK):
+            pass  # what fills the archive's last record: a client wants to be rid of it
 
 
 def read_text(directory: Path, name: str) -> str | None:

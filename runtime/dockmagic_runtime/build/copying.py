@@ -1,5 +1,9 @@
 """COPY and ADD: sources into the merged tree of a stage.
 
+Where they go is looked up in the merged tree; they are written below it, into the snapshot's upper directory,
+which is all that will be left of the mount. There a file of the context needs no copy but a link: the context
+is the build's own, nobody writes to it, and it goes when the build ends.
+
 Docker's rules: several sources or a directory need a directory as target; of a directory its contents are
 copied; missing directories are made 0755; everything belongs to root unless `--chown` says otherwise.
 """
@@ -26,21 +30,25 @@ def copy(
     owner: tuple[int, int] | None = (0, 0),
     reading: Reading = PLAIN,
     unpack: bool = False,
+    upper: int | None = None,
+    linking: bool = False,
 ) -> None:
     """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter.
 
-    `owner` None: as the files have it.
+    `owner` None: as the files have it. `upper`: where what is written to `root` goes, if that is an overlay.
+    `linking`: the sources are on the same file system and the build's own.
     """
+    linking = linking and owner == (0, 0) and reading.as_they_are
     is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
             _extract(source, root, target)
         elif source.below or source.is_directory or is_directory or _is_directory(root, target):
             place = f"{target}/{source.below}" if source.below else target
-            _Directory(root, place, owner).fill(source, reading)
+            _Directory(root, place, owner, upper, linking).fill(source, reading)
         else:
             above, _, name = target.rstrip("/").rpartition("/")
-            _Directory(root, above, owner).fill(source, reading, as_name=os.fsencode(name))
+            _Directory(root, above, owner, upper, linking).fill(source, reading, as_name=os.fsencode(name))
 
 
 def make_directory(root: int, path: str, owner: tuple[int, int] = (0, 0)) -> int:
@@ -65,20 +73,40 @@ def make_directory(root: int, path: str, owner: tuple[int, int] = (0, 0)) -> int
 class _Directory:
     """A target directory, filled from sources."""
 
-    def __init__(self, root: int, path: str, owner: tuple[int, int] | None) -> None:
+    def __init__(
+        self, root: int, path: str, owner: tuple[int, int] | None, upper: int | None, linking: bool
+    ) -> None:
         self._root, self._path, self._owner = root, path, owner
+        self._upper, self._linking = upper, linking
 
     def fill(self, source: Source, reading: Reading, as_name: bytes | None = None) -> None:
         fd = make_directory(self._root, self._path, self._owner or (0, 0))
+        if self._upper is not None:
+            fd = _in_upper(fd, self._root, self._upper)
         try:
             with Unpacker(fd, owner=self._owner) as unpacker:
                 for entry, file in entries(source, reading):
                     if as_name is not None:
                         entry.name = as_name
-                    unpacker.add(entry, file)
+                    linkable = self._linking and entry.kind == tar.REGULAR
+                    if not (linkable and unpacker.link(entry, file.directory, file.name)):
+                        unpacker.add(entry, file)
                 unpacker.finish()
         finally:
             os.close(fd)
+
+
+def _in_upper(directory: int, root: int, upper: int) -> int:
+    """The same directory in the upper one instead of the merged; `directory` is used up."""
+    try:
+        status = os.fstat(directory)
+        # A change, though of nothing, has overlayfs copy it up with all above it.
+        os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))
+        top = os.readlink(f"/proc/self/fd/{root}")  # noqa: PTH115
+        path = os.path.relpath(os.readlink(f"/proc/self/fd/{directory}"), top)  # noqa: PTH115
+        return paths.openat2(upper, path, _DIRECTORY, paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS)
+    finally:
+        os.close(directory)
 
 
 def _is_directory(root: int, path: str) -> bool:

@@ -125,7 +125,7 @@ class Stage:
         path = state.config["WorkingDir"]
 
         async def make(step: str) -> Layer | None:
-            def work(root: int) -> None:
+            def work(root: int, upper: int | None) -> None:
                 os.close(copying.make_directory(root, path))
 
             return await self._write(step, work, may_be_empty=True)
@@ -159,9 +159,19 @@ class Stage:
             depends = (chown, str(how.mode), str(unpack), str(instruction.link))
 
             async def write(step: str) -> Layer | None:
-                def work(root: int) -> None:
+                def work(root: int, upper: int | None) -> None:
                     kept = None if how.owners and not chown else self._owner(chown)
-                    copying.copy(sources, root, target, owner=kept, reading=how, unpack=unpack)
+                    copying.copy(
+                        sources,
+                        root,
+                        target,
+                        owner=kept,
+                        reading=how,
+                        unpack=unpack,
+                        upper=upper,
+                        # With an epoch the layer's files get other times than the context's.
+                        linking=self._around.epoch is None,
+                    )
 
                 return await self._write(step, work, alone=instruction.link, copied=True)
 
@@ -282,29 +292,30 @@ class Stage:
     async def _write(
         self,
         step: str,
-        work: Callable[[int], None],
+        work: Callable[[int, int | None], None],
         *,
         may_be_empty: bool = False,
         alone: bool = False,
         copied: bool = False,
     ) -> Layer | None:
-        """Let `work` write into the stage's tree (a descriptor of it mounted), and make a layer of that.
+        """Let `work` write into the stage's tree, and make a layer of that.
 
+        It gets descriptors of the tree, mounted, and of the directory where what it writes goes.
         `alone`: into an empty tree, so that the layer says nothing of what is below it (`--link`).
         """
 
         def do() -> Layer | None:
             snapshots = self._around.snapshots
             snapshots.prepare(step, self.state.diff_ids)
-            if alone:
-                root = os.open(snapshots.upper(step), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    work(root)
-                finally:
-                    os.close(root)
-            else:
-                with snapshots.mounted(step, writable=True) as root:
-                    work(root)
+            upper = os.open(snapshots.upper(step), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if alone:
+                    work(upper, None)
+                else:
+                    with snapshots.mounted(step, writable=True) as root:
+                        work(root, upper)
+            finally:
+                os.close(upper)
             if may_be_empty and not any(snapshots.upper(step).iterdir()):
                 return None
             return self._commit(step, copied=copied)

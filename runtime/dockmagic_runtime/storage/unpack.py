@@ -88,6 +88,28 @@ class Unpacker:
         except OSError as error:
             raise _explained(path, error) from error
 
+    def link(self, entry: tar.Entry, directory: int, name: bytes) -> bool:
+        """A regular file as another link to the file `name` in `directory`; False if that can't be.
+
+        The file must be nobody else's, never change again, and be in all things as `entry` says.
+        """
+        try:
+            path = _inside(entry.name)
+            above, _, last = path.rpartition(b"/")
+            into = self._directory(above)
+            self._again(
+                path,
+                into,
+                last,
+                lambda: os.link(name, last, src_dir_fd=directory, dst_dir_fd=into, follow_symlinks=False),
+            )
+        except OSError as error:
+            if error.errno in (errno.EXDEV, errno.EMLINK, errno.EPERM):
+                return False
+            raise _explained(entry.name, error) from error
+        self.size += entry.size
+        return True
+
     def finish(self) -> None:
         """Give the directories their owners, modes and times."""
         for path, state in self._states.items():

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from dockmagic_runtime.build.builder import Builder
@@ -56,6 +56,12 @@ def context(files: Mapping[str, str | bytes], dockerfile: str | None = None) -> 
     return out
 
 
+async def chunks(stream: BinaryIO) -> AsyncIterator[bytes]:
+    """As a client sends it."""
+    while data := stream.read(1 << 16):
+        yield data
+
+
 @dataclass
 class Bench:
     """What a test of builds works with. `said` is what the last build emitted."""
@@ -73,7 +79,7 @@ class Bench:
     ) -> Image:
         self.said = []
         stream = context(files or {}, dockerfile)
-        image_id = await self.builder.build(stream, BuildOptions(**options), self.said.append)
+        image_id = await self.builder.build(chunks(stream), BuildOptions(**options), self.said.append)
         return self.images.get(image_id)
 
     @property

@@ -13,7 +13,7 @@ from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.images import describe
 from dockmagic_runtime.images.image import Image
 
-from .conftest import Bench, context
+from .conftest import Bench, chunks, context
 
 
 async def test_the_stream_is_dockers(bench: Bench) -> None:
@@ -128,6 +128,30 @@ COPY a.txt /home/me
         == "1000:1001 600\n5:2000 644\n0:0 644\n"
     )
     assert bench.sh(image, "stat -c '%Y' /one") == "1700000000\n"
+
+
+async def test_copy_over_what_the_image_has(bench: Bench) -> None:
+    """Written below the merged tree: directories merge with their attributes, all else is replaced."""
+    image = await bench.build(
+        """FROM base
+RUN mkdir -p /d/x/deep /d/hidden /real && chmod 700 /d && chown me /d && echo old | \\
+    sed -n 'w /d/x/keep' && echo old > /d/f && ln -s /real /d/l && ln -s /d /alias && rm -r /d/hidden
+COPY tree /alias
+COPY one /alias/f/again
+COPY one two /d/x/
+""",
+        {"tree/x/new": "1", "tree/f/g": "2", "tree/l/h": "3", "tree/hidden/i": "4", "one": "5", "two": "6"},
+    )
+    told = bench.sh(
+        image, "cd /d; for f in x/keep x/new f/g l/h hidden/i f/again x/one x/two; do cat $f; done"
+    )
+    assert told == "old\n1234556"
+    assert bench.sh(image, "ls /real; ls -d /d/x/deep; stat -c '%a %U' /d/x; [ -L /alias ]") == (
+        "/d/x/deep\n755 root\n"
+    )
+    layer = bench.layers.get(image.diff_ids[-3])
+    assert layer and (layer.path / "d/x/new").stat().st_nlink == 1, "the context's link has gone"
+    assert {path.name for path in (layer.path / "d").iterdir()} == {"x", "f", "l", "hidden"}
 
 
 async def test_add_unpacks_archives_and_copy_does_not(bench: Bench) -> None:
@@ -313,7 +337,7 @@ async def test_bad_dockerfiles(bench: Bench, dockerfile: str, error: type[Except
 async def test_missing_dockerfile_and_hostile_context(bench: Bench) -> None:
     with pytest.raises(InvalidParameter, match="Cannot locate specified Dockerfile: Other"):
         await bench.builder.build(
-            context({}, "FROM base\n"), BuildOptions(dockerfile="Other"), bench.said.append
+            chunks(context({}, "FROM base\n")), BuildOptions(dockerfile="Other"), bench.said.append
         )
     with pytest.raises(InvalidParameter, match="outside of the archive's root"):
         await bench.build("FROM base\n", {"../evil": "x"})

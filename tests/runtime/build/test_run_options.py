@@ -14,7 +14,7 @@ from dockmagic_runtime.build.sessions import Session, Sessions
 from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.errors import InvalidParameter
 
-from .conftest import Bench, context
+from .conftest import Bench, chunks, context
 
 CLIENT = r"""
 #include <stdio.h>
@@ -310,7 +310,9 @@ async def test_an_interrupt_gives_cache_and_secret_back(bench: Bench) -> None:
     options = BuildOptions(session=sessions)
     task = asyncio.create_task(
         bench.builder.build(
-            context({}, dockerfile), options, lambda m: seen.set() if m.get("stream") == "here\n" else None
+            chunks(context({}, dockerfile)),
+            options,
+            lambda m: seen.set() if m.get("stream") == "here\n" else None,
         )
     )
     await asyncio.wait_for(seen.wait(), 20)
