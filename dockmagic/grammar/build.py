@@ -124,14 +124,31 @@ def build(session: Session, path: str, file: str | None, **given: Any) -> Any:
 )
 @build_options
 @option("--context", help="Directory that COPY and ADD read from (default: none)")
+@switch("--explain", help="Say what each line does and what could be better, and build nothing (dockmagic)")
 @click.pass_obj
-def dockerfile(session: Session, context: str | None, **given: Any) -> Any:
+def dockerfile(session: Session, context: str | None, explain: bool, **given: Any) -> Any:
     if session.cell.body is None:
         raise DockmagicError("%%dockerfile is a cell magic: write the Dockerfile below it")
     directory = Path(host_path(context)) if context else None
     if directory is not None and not directory.is_dir():
         raise DockmagicError(f'unable to prepare context: path "{context}" not found')
+    if explain:
+        return explained(session, session.cell.body, directory, given["target"])
     return built(session, directory, session.cell.body, given)
+
+
+def explained(session: Session, text: str, directory: Path | None, target: str | None = None) -> Any:
+    """The picture of what each line of the Dockerfile `text` does. Raises DockmagicError."""
+    from dockmagic.views.engine import is_ours
+    from dockmagic.views.explanation import Explanation
+
+    if not is_ours(session.client):
+        raise DockmagicError("this engine cannot explain a Dockerfile (dockmagic's can): %docker context use")
+    ignores = None if directory is None else (directory / ".dockerignore").is_file()
+    api = session.api
+    asked = {"Dockerfile": text, "Target": target, "Ignores": ignores}
+    answer = api._post_json(f"{api.base_url}/dockmagic/explain", asked)
+    return Explanation(api._result(answer, json=True), text)
 
 
 def built(session: Session, directory: Path | None, text: str, given: dict[str, Any]) -> Any:

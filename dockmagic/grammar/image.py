@@ -9,7 +9,7 @@ import click
 
 from dockmagic.errors import DockmagicError, UsageMistake
 from dockmagic.grammar import rows
-from dockmagic.grammar.build import build
+from dockmagic.grammar.build import build, explained
 from dockmagic.grammar.copying import TERMINAL, opened, save_stream
 from dockmagic.grammar.filters import Filter, encoded
 from dockmagic.grammar.kinds import Kind
@@ -296,6 +296,21 @@ def _imported(session: Session, response: Any) -> Any:
             raise DockmagicError(answer["error"])
         identity = answer.get("status", identity)
     return session.client.images.get(identity)
+
+
+@image.command("explain", help="Say what each line of a Dockerfile does to the image (dockmagic)")
+@option("--target", help="Set the target build stage")
+@argument("file", "FILE | DIRECTORY")
+@click.pass_obj
+def explain(session: Session, file: str, target: str | None) -> Any:
+    path = Path(host_path(file))
+    path = path / "Dockerfile" if path.is_dir() else path
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise DockmagicError(f"{path}: {reason}") from None
+    return explained(session, text, path.parent, target)
 
 
 @image.command("layers", help="Show an image's layers: size, cached or built, shared by whom (dockmagic)")

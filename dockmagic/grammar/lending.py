@@ -30,7 +30,9 @@ def lent(session: Session, given: dict[str, Any]) -> str | None:
         raise DockmagicError(
             "--secret, --ssh and --allow need dockmagic's own engine: this one's builds cannot take them"
         )
-    return str(session.post(PATH, asked)["Id"])
+    api = session.api
+    answer = api._post_json(f"{api.base_url}{PATH}", asked)
+    return str(api._result(answer, json=True)["Id"])
 
 
 def _secret(text: str) -> tuple[str, str]:

@@ -77,15 +77,23 @@ class Step:
 
     number: int
     instruction: str
-    began: float
+    began: float | None
     ended: float | None = None
     state: str = "running"
     image: str = ""
     output: list[str] = field(default_factory=list)
     bytes: int | None = None
+    line: int | None = None
+    stage: str = ""
+    rest: str = ""
+
+    def seconds(self, now: float) -> str:
+        return "" if self.began is None else f"{(self.ended or now) - self.began:.1f}"
 
 
 STEP_STATES = {
+    "waiting": Cell("· waiting", "muted"),
+    "not run": Cell("○ not run", "muted"),
     "running": Cell("… running"),
     "base": Cell("= base"),
     "cached": Cell("✓ cached", "good"),
@@ -98,8 +106,9 @@ STEP_STATES = {
 class BuildProgress(LiveView):
     """A build: one row a step, each step's output folded below, the failing step open and its line marked.
 
-    `image` is the id of what was built, `error` the engine's sentence when it failed. Seconds are measured
-    here, between the messages of the engine.
+    `image` is the id of what was built, `error` the engine's sentence when it failed. Our engine tells its
+    plan first, and of each step its seconds and size, for stages are built side by side; of another the steps
+    appear one by one, and the seconds are measured here, between its messages.
     """
 
     def __init__(
@@ -114,6 +123,8 @@ class BuildProgress(LiveView):
         self._clock = clock
         self._rest = ""
         self._notes: list[str] = []
+        self._planned = False
+        self._stages = 0
 
     def feed(self, message: Mapping[str, Any]) -> None:
         """Take one object of the stream."""
@@ -124,6 +135,8 @@ class BuildProgress(LiveView):
     def measure(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Fill in the sizes, from the history (newest first) of the image that was built."""
         with self._lock:
+            if self._planned:
+                return
             stage: list[Step] = []
             for step in self.steps:
                 stage = [step] if step.instruction.upper().startswith("FROM") else [*stage, step]
@@ -136,7 +149,10 @@ class BuildProgress(LiveView):
 
     def close(self) -> None:
         with self._lock:
-            self._end_step("stopped" if self.image is None else None)
+            if self._planned:
+                self._stop()
+            else:
+                self._end_step("stopped" if self.image is None else None)
         super().close()
 
     @property
@@ -154,13 +170,62 @@ class BuildProgress(LiveView):
     def _take(self, message: Mapping[str, Any]) -> None:
         if message.get("error"):
             self.error = message["error"].strip()
-            self._end_step("failed")
+            if not self._planned:
+                self._end_step("failed")
         elif "aux" in message:
-            self.image = (message["aux"] or {}).get("ID") or self.image
+            told = message["aux"] or {}
+            self.image = told.get("ID") or self.image
+            if "dockmagic.plan" in told:
+                self._plan(told["dockmagic.plan"])
+            elif "dockmagic.step" in told:
+                self._record(told["dockmagic.step"])
+        elif self._planned and "dockmagic.step" in message:
+            self._say(self.steps[message["dockmagic.step"] - 1], message.get("stream") or "")
         elif "stream" in message:
             *lines, self._rest = (self._rest + message["stream"]).split("\n")
             for line in lines:
                 self._line(line.rstrip("\r"))
+
+    def _plan(self, plan: Mapping[str, Any]) -> None:
+        self._planned = True
+        self.steps = [
+            Step(number, each["instruction"], None, None, "waiting", line=each["line"], stage=each["stage"])
+            for number, each in enumerate(plan["steps"], 1)
+        ]
+        self._stages = len({step.stage for step in self.steps})
+        if plan["skipped"]:
+            self._notes.append(f"Not built, for nothing needs it: {', '.join(plan['skipped'])}.")
+
+    def _record(self, told: Mapping[str, Any]) -> None:
+        step = self.steps[told["index"] - 1]
+        now = self._clock()
+        if step.began is None:
+            step.began = now
+        if told["state"] == "running":
+            step.state = "running"
+            return
+        step.began, step.ended = now - told["seconds"], now
+        is_base = told["state"] == "cached" and step.instruction.upper().startswith("FROM")
+        step.state = "base" if is_base else told["state"]
+        step.bytes = None if told["state"] == "failed" else told["size"]
+
+    @staticmethod
+    def _say(step: Step, text: str) -> None:
+        *lines, step.rest = (step.rest + text).split("\n")
+        for line in lines:
+            if not line.startswith(("Step ", " ---> ")) and (line.strip() or step.output):
+                step.output.append(line.rstrip("\r"))
+
+    def _stop(self) -> None:
+        for step in self.steps:
+            if step.rest:
+                self._say(step, "\n")
+            while step.output and not step.output[-1].strip():
+                step.output.pop()
+            if step.state == "running":
+                step.state, step.ended = "stopped", self._clock()
+            elif step.state == "waiting":
+                step.state = "not run"
 
     def _line(self, line: str) -> None:
         if line.startswith("Step ") and " : " in line:
@@ -195,8 +260,10 @@ class BuildProgress(LiveView):
             step.state = "base" if step.instruction.upper().startswith("FROM") else "built"
 
     def _table(self) -> Table:
+        several = self._stages > 1
         columns = [
             Column("Step"),
+            *([Column("Stage")] if several else []),
             Column("Instruction", code=True),
             Column("State"),
             Column("Seconds", numeric=True),
@@ -205,9 +272,10 @@ class BuildProgress(LiveView):
         rows: list[list[str | Cell]] = [
             [
                 str(step.number),
+                *([step.stage] if several else []),
                 shorten(step.instruction, INSTRUCTION_WIDTH),
                 STEP_STATES[step.state],
-                f"{(step.ended or self._clock()) - step.began:.1f}",
+                step.seconds(self._clock()),
                 "" if step.bytes is None else size(step.bytes),
             ]
             for step in self.steps
@@ -216,7 +284,7 @@ class BuildProgress(LiveView):
 
     def _failure(self) -> list[Part]:
         picture: list[Part] = [Note(f"✗ {self.error}", "bad")]
-        place = line_of(self.dockerfile, len(self.steps)) if self.steps else None
+        place = self._failed_line()
         if place is not None:
             lines = [
                 f"{'▶' if number == place else ' '} {number:2} {text}"
@@ -224,6 +292,12 @@ class BuildProgress(LiveView):
             ]
             picture.append(Fold(f"It is line {place} of the Dockerfile", lines, open=True, tone="bad"))
         return picture
+
+    def _failed_line(self) -> int | None:
+        """The line that failed."""
+        if self._planned:
+            return next((step.line for step in self.steps if step.state == "failed"), None)
+        return line_of(self.dockerfile, len(self.steps)) if self.steps else None
 
 
 def _nothing_yet(over: bool) -> str:

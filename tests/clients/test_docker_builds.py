@@ -148,7 +148,7 @@ def test_a_full_disk(own_engine: EngineProcess) -> None:
             )
         with pytest.raises((docker.errors.BuildError, docker.errors.APIError), match=r"(?i)no space left"):
             copy = "FROM busybox\nCOPY --chmod=600 big /\nCOPY --chmod=600 big /2\nCOPY --chmod=600 big /3\n"
-            client.images.build(fileobj=made(copy, big="x" * 9_000_000), custom_context=True)
+            client.images.build(fileobj=made(copy, big="x" * 11_500_000), custom_context=True)
         assert not leftovers(own_engine)
         client.api._post(client.api._url("/build/prune"))
         image, _ = client.images.build(fileobj=made("FROM busybox\nRUN echo x > /x\n"), custom_context=True)

@@ -10,8 +10,9 @@ from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.build.explain import explain
 from dockmagic_runtime.containers import inspection
-from dockmagic_runtime.errors import NotFound
+from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.networks import listeners
 
 routes = Routes()
@@ -48,6 +49,20 @@ async def container_layers(call: Call) -> web.StreamResponse:
             },
         }
     )
+
+
+@routes.post("/dockmagic/explain")
+async def explain_dockerfile(call: Call) -> web.StreamResponse:
+    """What a Dockerfile does: `{"Dockerfile": text, "Target": stage, "Ignores": has it .dockerignore}`."""
+    asked = await call.body()
+    text, target, ignores = asked.get("Dockerfile"), asked.get("Target"), asked.get("Ignores")
+    if (
+        not isinstance(text, str)
+        or not isinstance(target, str | None)
+        or not isinstance(ignores, bool | None)
+    ):
+        raise InvalidParameter("explain needs a Dockerfile, as text")
+    return answer(explain(text, ignores=ignores, target=target))
 
 
 @routes.post("/dockmagic/containers/{id}/reshape")

@@ -159,6 +159,7 @@ class _Build:
         epoch = self._epoch()
         counts = [1 + len(stage.steps) for stage in planned.stages]
         transcript = Transcript(self._emit, counts, quiet=self._options.quiet)
+        transcript.plan(planned)
         snapshots = SnapshotStore(self._directory / "steps", self._builder._layers)
         await self._side_by_side(planned, snapshots, epoch, transcript)
         state = self._labelled(self._states[planned.stages[-1].index])

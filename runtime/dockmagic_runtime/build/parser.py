@@ -112,7 +112,7 @@ def _directives(lines: list[str]) -> tuple[str, int]:
 
 
 def _check(text: str, line: int, column: int) -> None:
-    """`# check=skip=RuleName,…;error=true`: understood and without effect, for no rules are checked here."""
+    """`# check=skip=RuleName,…;error=true`: for `checks`, which a build does not run."""
     for option in text.split(";"):
         key, equals, value = (part.strip() for part in option.partition("="))
         if key not in ("skip", "error") or not equals:

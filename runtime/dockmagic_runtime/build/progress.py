@@ -1,7 +1,8 @@
 """What a build tells its client: Docker's classic builder stream, and our own step records beside it.
 
 A record is `{"aux": {"dockmagic.step": {index, total, instruction, line, state, seconds, size}}}`, where
-`state` is `running`, `cached`, `built` or `failed`; clients that do not know it pass it over.
+`state` is `running`, `cached`, `built` or `failed`; clients that do not know it pass it over. Before
+the first there is the plan: `{"dockmagic.plan": {steps: [{index, instruction, line, stage}], skipped}}`.
 
 Stages are built side by side and told one after another: the text of a stage is held back until those before
 it are done, so that the stream reads like the Dockerfile. Records go out at once; a message of text names the
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dockmagic_runtime.build.instructions import Instruction
+from dockmagic_runtime.build.planner import Plan
 
 Json = dict[str, Any]
 
@@ -46,6 +48,18 @@ class Transcript:
         held, self._held[number] = self._held[number], []
         for message in held:
             self._emit(message)
+
+    def plan(self, planned: Plan) -> None:
+        """What will be done, before anything is."""
+        steps: list[Json] = []
+        for stage in planned.stages:
+            name = stage.name or f"stage {stage.index}"
+            for instruction in (stage.start, *stage.steps):
+                told = {"instruction": instruction.node.original, "line": instruction.line, "stage": name}
+                steps.append({"index": len(steps) + 1, **told})
+        kept = {stage.index for stage in planned.stages}
+        skipped = [name or f"stage {index}" for index, name in enumerate(planned.names) if index not in kept]
+        self._emit({"aux": {"dockmagic.plan": {"steps": steps, "skipped": skipped}}})
 
     def say(self, number: int, message: Json) -> None:
         if self._quiet:
