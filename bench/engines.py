@@ -142,7 +142,7 @@ def started_dockerd(root: Path, log: Path, *options: str) -> Iterator[Path]:
             yield path
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         mounted = line.split()[4]
-        if Path(mounted).is_relative_to(root):  # dockerd does not undo the mount of its data root on itself
+        if root in Path(mounted).parents:  # dockerd does not undo the mount of its data root on itself
             subprocess.run(["umount", mounted], check=True)
     if _DOCKER_BRIDGE.exists() and not had_bridge:
         subprocess.run(["ip", "link", "delete", _DOCKER_BRIDGE.name], check=True)

@@ -34,6 +34,7 @@ ORIGINS = {
     "imported": Cell("↓ imported"),
     "host": Cell("this machine"),
 }
+FILE_KINDS = {"added": "A", "changed": "C", "removed": "D"}
 CHANGE_KINDS = {0: "C", 1: "A", 2: "D"}
 
 
@@ -99,6 +100,8 @@ def parts(data: dict[str, Any]) -> list[Part]:
     ]
     caption = f"Layers of {data['name']}" + (f" on {data['image']}" if writable is not None else "")
     picture: list[Part] = [Table(caption, columns, rows, "No layers."), Note(_summary(layers))]
+    if data.get("files"):
+        picture += _files(layers, data["files"])
     if writable is not None and writable.get("changes"):
         picture.append(_changes(writable["changes"]))
     if data.get("note"):
@@ -123,7 +126,8 @@ def read_image(client: DockerClient, image: Image) -> dict[str, Any]:
     name = _name(image)
     told = extension(client, f"images/{image.id}/layers")
     if told is not None:
-        return {"name": name, "image": name, "layers": told, "writable": None}
+        files = extension(client, f"images/{image.id}/files")
+        return {"name": name, "image": name, "layers": told, "writable": None, "files": files}
     return {
         "name": name,
         "image": name,
@@ -227,6 +231,32 @@ def _summary(layers: Sequence[dict[str, Any]]) -> str:
         return f"{count}, {total}, read-only."
     part = size(sum(layer["size"] for layer in shared))
     return f"{count}, {total}, read-only; {part} of it stored once for several images."
+
+
+def _files(layers: Sequence[dict[str, Any]], files: Sequence[dict[str, Any]]) -> list[Part]:
+    """What each layer adds, changes and removes, top first; and the bytes that no container sees."""
+    filled = [number for number, layer in enumerate(layers, 1) if not layer.get("empty")]
+    if len(filled) != len(files):
+        return []
+    picture: list[Part] = []
+    wasted = sum(layer["hidden"] for layer in files)
+    if wasted:
+        words = (
+            f"{size(wasted)} are hidden by later layers: they are in the image, and no container sees them."
+        )
+        picture.append(Note(words, "warn"))
+    for number, layer in reversed(list(zip(filled, files, strict=True))):
+        counts = [f"{layer[kind]} {kind}" for kind in ("added", "changed", "removed") if layer[kind]]
+        hidden = [f"{size(layer['hidden'])} hidden by later layers"] if layer["hidden"] else []
+        lines = [
+            f"{FILE_KINDS[change['kind']]} {size(change['size']):>8}  {change['path']}"
+            for change in layer["largest"]
+        ]
+        rest = sum(layer[kind] for kind in ("added", "changed", "removed")) - len(lines)
+        lines += [f"… {rest} more, none of them larger"] if rest else []
+        summary = f"Layer {number}: {', '.join([*(counts or ['no files']), *hidden])}"
+        picture.append(Fold(summary, lines) if lines else Note(summary))
+    return picture
 
 
 def _changes(changes: Sequence[dict[str, Any]]) -> Fold:

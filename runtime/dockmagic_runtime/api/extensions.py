@@ -13,6 +13,7 @@ from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.build.explain import explain
 from dockmagic_runtime.containers import inspection
 from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.images.contents import contents
 from dockmagic_runtime.networks import listeners
 
 routes = Routes()
@@ -29,6 +30,14 @@ async def namespaces(call: Call) -> web.StreamResponse:
 async def image_layers(call: Call) -> web.StreamResponse:
     images = call.services.images
     return answer(images.layers_of(images.get(call["name"])))
+
+
+@routes.get("/dockmagic/images/{name:path}/files")
+async def image_files(call: Call) -> web.StreamResponse:
+    """What each of the image's layers adds, changes and removes; bottom first."""
+    image = call.services.images.get(call["name"])
+    directories = call.services.layers.paths(image.diff_ids)[::-1]  # which are topmost first
+    return answer(await asyncio.to_thread(contents, directories))
 
 
 @routes.get("/dockmagic/containers/{id}/layers")
