@@ -8,6 +8,7 @@ imported.
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from dockmagic_runtime.process.spawner import Spawner
 
 _CONFIG_FILE = Path("/etc/dockmagic/engine.json")
 _LEVELS = ("debug", "info", "warning", "error")
-_KEYS = ("data-root", "socket", "registry-mirrors", "insecure-registries", "log-level")
+_KEYS = ("data-root", "socket", "registry-mirrors", "insecure-registries", "log-level", "layer-limit")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-level", choices=_LEVELS, help="what goes to stderr (default: info)")
     parser.add_argument(
+        "--layer-limit", metavar="BYTES", help="refuse a layer that unpacks to more, as 20g (default: 100g)"
+    )
+    parser.add_argument(
         "--config",
         metavar="FILE",
         help=f"JSON with the keys {', '.join(_KEYS)} (default: {_CONFIG_FILE}, if it is there)",
@@ -92,7 +96,16 @@ def _configure(options: argparse.Namespace) -> EngineConfig:
         registry_mirrors=tuple(options.registry_mirror or file.get("registry-mirrors") or ()),
         insecure_registries=tuple(options.insecure_registry or file.get("insecure-registries") or ()),
         log_level=options.log_level or file.get("log-level") or "info",
+        layer_limit=_bytes(options.layer_limit or file.get("layer-limit") or "100g"),
     )
+
+
+def _bytes(text: str) -> int:
+    """`20g`, `500m`, or a plain number."""
+    match = re.fullmatch(r"(\d+)([kmgt]?)b?", text.lower())
+    if not match or not int(match[1]):
+        raise InvalidParameter(f"layer-limit must be a size such as 20g, not {text!r}")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2]]
 
 
 def _read_file(name: str | None) -> dict[str, Any]:

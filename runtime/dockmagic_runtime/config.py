@@ -18,7 +18,8 @@ class EngineConfig:
     """Settings of one engine; immutable once it runs.
 
     `registry_mirrors` are base URLs tried before Docker Hub; `insecure_registries` are `host[:port]`
-    or CIDR blocks that may be spoken to without TLS (loopback always may).
+    or CIDR blocks that may be spoken to without TLS (loopback always may). `layer_limit` is in bytes: a layer
+    that unpacks to more is refused.
     """
 
     data_root: Path = DEFAULT_DATA_ROOT
@@ -26,6 +27,7 @@ class EngineConfig:
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     log_level: str = "info"
+    layer_limit: int = 100 << 30
 
     @cached_property
     def instance(self) -> str:

@@ -62,7 +62,7 @@ class Engine:
         self._spawner = spawner
         database = self._database = Database(root / "engine.db")
         events = EventBus()
-        content, layers = ContentStore(root / "images"), LayerStore(root / "layers")
+        content, layers = ContentStore(root / "images"), LayerStore(root / "layers", limit=config.layer_limit)
         images = ImageStore(database, content, layers)
         registry = Registry(config)
         snapshots = SnapshotStore(root / "containers", layers)

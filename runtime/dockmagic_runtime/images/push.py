@@ -1,8 +1,9 @@
 """`docker push`: an image here becomes a tag in a registry.
 
-Layers first, three at a time, each unless the registry has it; then the config, then the manifest, which
-makes the tag. An image that was pulled, and is whole as blobs, is pushed by the manifest it came with, so
-that its digest stays; any other by a Docker schema 2 manifest.
+Layers first, three at a time, each unless the registry has it, or has it in a repository that an image with
+this layer was pulled from or pushed to: then it is mounted from there; then the config, then the manifest,
+which makes the tag. An image that was pulled, and is whole as blobs, is pushed by the manifest it came
+with, so that its digest stays; any other by a Docker schema 2 manifest.
 """
 
 import asyncio
@@ -88,12 +89,12 @@ async def _push(
         slots = asyncio.Semaphore(AT_ONCE)
         diff_ids = list(dict.fromkeys(image.diff_ids))
         pushed = await together(
-            _push_layer(images, repository, diff_id, slots, progress) for diff_id in diff_ids
+            _push_layer(images, repository, reference, diff_id, slots, progress) for diff_id in diff_ids
         )
         blobs = dict(zip(diff_ids, pushed, strict=True))
         config = images.content.read(image.id)
         if not await repository.has_blob(image.id):
-            await repository.upload(image.id, len(config), lambda: config)
+            await repository.upload(image.id, len(config), lambda offset: config[offset:])
         data = images.manifest_data(image) or _manifest(image, len(config), blobs)
         media_type = json.loads(data).get("mediaType") or descriptor.OCI_MANIFEST
         tag = reference.tag or ""
@@ -107,7 +108,12 @@ async def _push(
 
 
 async def _push_layer(
-    images: ImageStore, repository: Repository, diff_id: str, slots: asyncio.Semaphore, progress: Progress
+    images: ImageStore,
+    repository: Repository,
+    reference: Reference,
+    diff_id: str,
+    slots: asyncio.Semaphore,
+    progress: Progress,
 ) -> Descriptor:
     name = short(diff_id)
     async with slots:
@@ -117,14 +123,30 @@ async def _push_layer(
             return blob
         meter = Meter(progress, "Pushing", name, blob.size)
         path = images.content.path(blob.digest)
-        await repository.upload(blob.digest, blob.size, lambda: _file_chunks(path, meter))
-        status(progress, "Pushed", name)
+        source = _elsewhere(images, reference, diff_id)
+        if await repository.upload(
+            blob.digest, blob.size, lambda offset: _file_chunks(path, meter, offset), source
+        ):
+            status(progress, f"Mounted from {source}", name)
+        else:
+            status(progress, "Pushed", name)
         return blob
 
 
-async def _file_chunks(path: Path, meter: Meter) -> AsyncIterator[bytes]:
-    sent = 0
+def _elsewhere(images: ImageStore, reference: Reference, diff_id: str) -> str:
+    """Another repository of the same registry that has had the layer, or nothing."""
+    for image in images.list():
+        if diff_id in image.diff_ids:
+            for known in image.references:
+                if known.digest and known.domain == reference.domain and known.path != reference.path:
+                    return known.path
+    return ""
+
+
+async def _file_chunks(path: Path, meter: Meter, offset: int) -> AsyncIterator[bytes]:
+    sent = offset
     with path.open("rb") as file:
+        file.seek(offset)
         while chunk := file.read(_CHUNK):
             yield chunk
             sent += len(chunk)

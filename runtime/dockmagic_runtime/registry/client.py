@@ -285,24 +285,78 @@ class Repository:
                 return False
             raise
 
-    async def upload(self, digest: str, size: int, body: Callable[[], Any], source: str = "") -> bool:
-        """Push a blob in one piece; `body` makes its bytes, anew for each attempt.
+    async def upload(self, digest: str, size: int, body: Callable[[int], Any], source: str = "") -> bool:
+        """Push a blob; `body` makes its bytes from an offset on, anew for each attempt.
 
-        `source` is a repository of the same registry that may have it; True if it was mounted from there.
+        `source` is a repository of the same registry that may have it; True if it was mounted from there. An
+        upload that breaks off goes on where the registry says that it stopped, or begins anew.
         """
+        location: str | None = None
+        offset, pause = 0, FIRST_PAUSE
+        for attempt in range(ATTEMPTS):
+            if location is None:
+                location, offset = await self._begin_upload(digest, source), 0
+                if location is None:
+                    return True
+            try:
+                await self._send(location, digest, size, offset, body)
+                return False
+            except (Unreachable, RegistryError) as error:
+                status = error.status if isinstance(error, RegistryError) else 500
+                # By these a registry says that it cannot take the rest: then all is sent again.
+                anew = offset > 0 and status in (400, 404, 416)
+                if attempt == ATTEMPTS - 1 or not (anew or status == 429 or status >= 500):
+                    raise
+                log.info("upload of %s broke off: %s; going on", digest, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+            location, offset = (None, 0) if anew else await self._upload_status(location)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _begin_upload(self, digest: str, source: str) -> str | None:
+        """Where to send the blob; None if the registry has mounted it from `source`."""
         mount = f"?mount={digest}&from={source}" if source else ""
         async with self._exchange(
             "POST", f"blobs/uploads/{mount}", ok=(201, 202), action="pull,push"
         ) as answer:
             if answer.status == 201:
-                return True
-            location = urljoin(str(answer.url), answer.headers["Location"])
+                return None
+            return urljoin(str(answer.url), answer.headers["Location"])
+
+    async def _send(
+        self, location: str, digest: str, size: int, offset: int, body: Callable[[int], Any]
+    ) -> None:
+        """The rest of a blob: in one piece; when some of it is there, as a chunk and a closing request."""
+        headers = {"Content-Length": str(size - offset), "Content-Type": "application/octet-stream"}
+
+        def rest() -> Any:
+            return body(offset)
+
+        if offset:
+            ranged = {**headers, "Content-Range": f"{offset}-{size - 1}"}
+            async with self._exchange(
+                "PATCH", location, ok=(202,), action="pull,push", headers=ranged, body=rest, attempts=1
+            ) as answer:
+                location = urljoin(str(answer.url), answer.headers["Location"])
+            headers, rest = {"Content-Length": "0"}, lambda: b""
         target = f"{location}{'&' if '?' in location else '?'}digest={digest}"
-        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
         async with self._exchange(
-            "PUT", target, ok=(201,), action="pull,push", headers=headers, body=body, attempts=1
+            "PUT", target, ok=(201,), action="pull,push", headers=headers, body=rest, attempts=1
         ):
-            return False
+            return
+
+    async def _upload_status(self, location: str) -> tuple[str | None, int]:
+        """Where an upload goes on, and from which byte; None if it can't."""
+        try:
+            async with self._exchange("GET", location, ok=(204,), action="pull,push") as answer:
+                _, _, last = answer.headers.get("Range", "").partition("-")
+                if not last.isdigit():
+                    return None, 0
+                # "0-0" is what many say of an upload that has nothing yet.
+                begun = int(last) + 1 if int(last) else 0
+                return urljoin(str(answer.url), answer.headers.get("Location", location)), begun
+        except RegistryError:
+            return None, 0
 
     async def put_manifest(self, reference: str, media_type: str, data: bytes) -> None:
         headers = {"Content-Type": media_type}

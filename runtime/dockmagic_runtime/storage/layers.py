@@ -49,8 +49,10 @@ class Layer:
 class LayerStore:
     """All layers of one engine. Calls block: run them in a thread. Safe to use from several threads."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, limit: int = 100 << 30) -> None:
+        """`limit`: bytes of an unpacked layer; a blob that says more is taken for a bomb."""
         self.root = root
+        self._limit = limit
         self._tmp = root / "tmp"
         self._tmp.mkdir(parents=True, exist_ok=True)
         # What is set-user-ID inside of an image is nobody's business on the host.
@@ -93,7 +95,7 @@ class LayerStore:
         """
         if diff_id and (layer := self.get(diff_id)):
             return layer
-        with self._temporary() as temporary, _HashedChunks(stream) as chunks:
+        with self._temporary() as temporary, _HashedChunks(stream, self._limit) as chunks:
             tree = temporary / "fs"
             tree.mkdir(mode=0o755)
             tree.chmod(0o755)
@@ -194,8 +196,10 @@ class _HashedChunks:
     Leaving the context stops the thread, at the latest when its present read returns.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
         self._stream = stream
+        self._left = limit
+        self._limit = limit
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
         self._stopped = threading.Event()
@@ -216,6 +220,12 @@ class _HashedChunks:
         try:
             while not self._stopped.is_set() and (chunk := self._stream.read(_CHUNK)):
                 self._hash.update(chunk)
+                self._left -= len(chunk)
+                if self._left < 0:
+                    raise InvalidParameter(
+                        f"the layer is larger than {self._limit} bytes when unpacked: start the engine with a"
+                        " larger --layer-limit if it is meant to be"
+                    )
                 self._queue.put(chunk)
             self._queue.put(b"")
         except BaseException as error:  # noqa: BLE001  raised again where the chunks are taken

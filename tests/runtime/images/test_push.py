@@ -1,10 +1,15 @@
 """Push into a real registry, and back."""
 
+import hashlib
 import json
+import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from dockmagic_runtime.errors import EngineError, NotFound, Unauthorized
 from dockmagic_runtime.images.push import push, push_all
 from dockmagic_runtime.oci.reference import parse_reference
@@ -70,3 +75,158 @@ async def test_refusals(bench: Bench, tmp_path: Path) -> None:
         sentence = f"login attempt to http://{address}/v2/ failed with status: 401 Unauthorized"
         with pytest.raises(Unauthorized, match=re.escape(sentence)):
             await bench.registry.login(address, {"username": USER, "password": "wrong"})
+
+
+class Uploads:
+    """A registry's upload part, that breaks the first upload of a layer off after some bytes."""
+
+    def __init__(self, cut_at: int, *, resumes: bool) -> None:
+        self.cut_at, self.resumes = cut_at, resumes
+        self.parts: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.manifest = b""
+        self.sent: list[tuple[str, int]] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        path, method = request.path, request.method
+        if path == "/v2/":
+            return web.json_response({})
+        if path.endswith("/blobs/uploads/"):
+            self.parts[str(len(self.parts))] = b""
+            return web.Response(status=202, headers={"Location": f"{path}{len(self.parts) - 1}"})
+        if "/blobs/uploads/" in path:
+            return await self.upload(request, path.rpartition("/")[2])
+        if "/blobs/" in path:
+            return web.Response(status=200 if path.rpartition("/")[2] in self.blobs else 404)
+        if method == "PUT":
+            self.manifest = await request.read()
+            return web.Response(status=201)
+        return web.Response(status=404)
+
+    async def upload(self, request: web.Request, name: str) -> web.StreamResponse:
+        if request.method == "GET":
+            if not self.resumes:
+                return web.Response(status=404)
+            last = max(len(self.parts[name]) - 1, 0)
+            return web.Response(status=204, headers={"Location": request.path, "Range": f"0-{last}"})
+        length = request.content_length or 0
+        received = bytearray()
+        async for chunk in request.content.iter_any():
+            received += chunk
+            if self.cut_at and length > 10_000 and len(received) >= self.cut_at:
+                self.parts[name] += bytes(received[: self.cut_at])
+                self.cut_at = 0
+                assert request.transport
+                request.transport.close()
+                return web.Response()
+        self.sent.append((request.method, len(received)))
+        self.parts[name] += bytes(received)
+        if request.method == "PATCH":
+            assert request.headers["Content-Range"].startswith(f"{len(self.parts[name]) - length}-")
+            return web.Response(status=202, headers={"Location": request.path})
+        digest = request.query["digest"]
+        assert digest == "sha256:" + hashlib.sha256(self.parts[name]).hexdigest()
+        self.blobs[digest] = self.parts[name]
+        return web.Response(status=201)
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+async def test_an_upload_that_breaks_off_goes_on(bench: Bench, resumes: bool) -> None:
+    uploads = Uploads(200_000, resumes=resumes)
+    application = web.Application(client_max_size=1 << 30)
+    application.router.add_route("*", "/{path:.*}", uploads.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    address = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+    try:
+        content = os.urandom(1_500_000).hex()
+        made = bench.build(content, names=(f"{address}/mine:v1",))
+        await push(bench.images, bench.registry, parse_reference(f"{address}/mine:v1"))
+    finally:
+        await runner.cleanup()
+    layer = json.loads(uploads.manifest)["layers"][0]
+    assert made.id in uploads.blobs and len(uploads.blobs[layer["digest"]]) == layer["size"]
+    large = [(method, size) for method, size in uploads.sent if size > 10_000]
+    if resumes:
+        assert large == [("PATCH", layer["size"] - 200_000)], "only what was missing"
+    else:
+        assert large == [("PUT", layer["size"])]
+
+
+async def test_a_layer_is_mounted_from_another_repository(bench: Bench, tmp_path: Path) -> None:
+    with registry(tmp_path) as address:
+        first = parse_reference(f"{address}/first:v1")
+        made = bench.build("one", names=(first.familiar(),))
+        await push(bench.images, bench.registry, first)
+        second = parse_reference(f"{address}/second:v1")
+        bench.images.tag(bench.images.get(made.id), second)
+        bench.messages.clear()
+        await push(bench.images, bench.registry, second, progress=bench.messages.append)
+        assert "Mounted from first" in [message.get("status") for message in bench.messages]
+        other = Bench.at(tmp_path / "other")
+        assert (await other.pull(second.familiar())).id == made.id
+        await other.registry.close()
+
+
+async def test_a_private_registry_with_tls_of_our_own(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Password and own CA; what we push there skopeo, podman and umoci read, and we what skopeo pushes."""
+    # Loopback is never verified, as in Docker; so the registry listens on another address of this machine.
+    address = run("hostname", "-I").split()[0]
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    run(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"),
+        *("-addext", f"subjectAltName=IP:{address}", "-keyout", str(key), "-out", str(certificate)),
+    )
+    auth = {"username": USER, "password": PASSWORD}
+    roots = tmp_path / "certs.d"
+    monkeypatch.setattr("dockmagic_runtime.registry.endpoints.CERTIFICATE_ROOTS", (roots,))
+    with registry(tmp_path, address=address, password=True, tls=(certificate, key)) as host:
+        trusted = roots / host
+        trusted.mkdir(parents=True)
+        (trusted / "ca.crt").write_bytes(certificate.read_bytes())
+        name = parse_reference(f"{host}/mine:v1")
+        made = bench.build("one", "two", names=(name.familiar(),))
+        with pytest.raises(EngineError, match="no basic auth credentials"):
+            await push(bench.images, bench.registry, name)
+        digest = await push(bench.images, bench.registry, name, auth)
+        creds, certs = f"{USER}:{PASSWORD}", str(trusted)
+        told = json.loads(run("skopeo", "inspect", "--creds", creds, "--cert-dir", certs, f"docker://{name}"))
+        assert told["Digest"] == digest
+        # Podman wants its path shorter than what pytest makes.
+        short = Path(tempfile.mkdtemp(prefix="dm-podman-"))
+        storage = ["--root", str(short / "root"), "--runroot", str(short / "run")]
+        pulled = run(
+            *("podman", *storage, "--storage-driver", "vfs", "pull", "-q", "--creds", creds),
+            *("--cert-dir", certs, f"{name.familiar_name}@{digest}"),
+        )
+        shutil.rmtree(short)
+        assert pulled.strip() == made.id.removeprefix("sha256:")
+        layout = tmp_path / "layout"
+        run(
+            "skopeo",
+            "copy",
+            "--src-creds",
+            creds,
+            "--src-cert-dir",
+            certs,
+            f"docker://{name}",
+            f"oci:{layout}:v1",
+        )
+        run("umoci", "unpack", "--image", f"{layout}:v1", str(tmp_path / "unpacked"))
+        run(
+            "skopeo",
+            "copy",
+            "--dest-creds",
+            creds,
+            "--dest-cert-dir",
+            certs,
+            f"oci:{layout}:v1",
+            f"docker://{host}/back:v1",
+        )
+        other = Bench.at(tmp_path / "other")
+        assert (await other.pull(f"{host}/back:v1", auth=auth)).diff_ids == made.diff_ids
+        await other.registry.close()

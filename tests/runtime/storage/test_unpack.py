@@ -352,3 +352,31 @@ def test_an_error_of_the_stream_reaches_the_caller(layers: LayerStore, tmp_path:
     with decompress(tmp_path / "blob") as stream, pytest.raises((EOFError, InvalidParameter)):
         layers.apply(None, stream)
     assert layers.diff_ids() == []
+
+
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
+    """A gigabyte of zeros packs to a megabyte; no more is written than the limit allows."""
+    store = LayerStore(tmp_path / "small", limit=5_000_000)
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb") as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+        info = tarfile.TarInfo("zeros")
+        info.size = 1 << 28
+        tar.addfile(info, io.BytesIO(bytes(1 << 28)))
+    packed.seek(0)
+    with pytest.raises(InvalidParameter, match="larger than 5000000 bytes when unpacked"):
+        store.apply(None, decompress(packed))
+    assert list((tmp_path / "small/tmp").iterdir()) == [] and store.diff_ids() == []
+
+
+def test_a_hundred_thousand_entries(layers: LayerStore) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in range(100_000):
+            info = tarfile.TarInfo(f"{number // 1000}/{number}")
+            info.type = tarfile.SYMTYPE if number % 10 == 0 else tarfile.REGTYPE
+            info.linkname = "x" if number % 10 == 0 else ""
+            tar.addfile(info)
+    stream.seek(0)
+    layer = layers.apply(None, stream)
+    assert sum(len(files) for _, _, files in os.walk(layer.path)) == 100_000
+    layers.remove(layer.diff_id)
