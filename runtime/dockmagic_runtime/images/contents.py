@@ -44,7 +44,7 @@ def contents(directories: Sequence[Path]) -> list[dict[str, Any]]:
     for directory in directories:
         layer = _Layer()
         before = present.copy()
-        for path, kind, size in _entries(directory, ""):
+        for path, kind, size in _entries(directory, "", set()):
             if kind in ("gone", "opaque"):
                 _remove(path, before, present, layer, itself=kind == "gone")
             elif kind == "directory":
@@ -87,8 +87,11 @@ def _remove(
         layer.changes[each] = ("removed", before[each][0])
 
 
-def _entries(directory: Path, prefix: str) -> Iterator[tuple[str, str, int]]:
-    """(path, kind, bytes), parents first; an opaque directory is told before what is in it."""
+def _entries(directory: Path, prefix: str, linked: set[int]) -> Iterator[tuple[str, str, int]]:
+    """(path, kind, bytes), parents first; an opaque directory is told before what is in it.
+
+    Of several links to one file the first has its bytes; `linked` are the inodes of those that were seen.
+    """
     with os.scandir(directory) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
@@ -96,11 +99,14 @@ def _entries(directory: Path, prefix: str) -> Iterator[tuple[str, str, int]]:
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             yield path, "opaque" if _is_opaque(entry.path) else "directory", 0
-            yield from _entries(Path(entry.path), path)
+            yield from _entries(Path(entry.path), path, linked)
         elif overlayform.is_whiteout(status):
             yield path, "gone", 0
         else:
-            yield path, "file", status.st_size if stat.S_ISREG(status.st_mode) else 0
+            counts = stat.S_ISREG(status.st_mode) and status.st_ino not in linked
+            if status.st_nlink > 1:
+                linked.add(status.st_ino)
+            yield path, "file", status.st_size if counts else 0
 
 
 def _is_opaque(path: str) -> bool:

@@ -51,3 +51,10 @@ def test_of_many_files_the_largest_are_named(tmp_path: Path) -> None:
     (told,) = contents([layer])
     assert told["added"] == LARGEST + 5 and len(told["largest"]) == LARGEST
     assert told["largest"][0]["path"] == f"/f{LARGEST + 4}"
+
+
+def test_links_count_once(tmp_path: Path) -> None:
+    layer = made(tmp_path / "1", a=1000)
+    (layer / "b").hardlink_to(layer / "a")
+    (told,) = contents([layer])
+    assert [(each["path"], each["size"]) for each in told["largest"]] == [("/a", 1000), ("/b", 0)]

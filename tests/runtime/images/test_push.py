@@ -228,5 +228,5 @@ async def test_a_private_registry_with_tls_of_our_own(
             f"docker://{host}/back:v1",
         )
         other = Bench.at(tmp_path / "other")
-        assert (await other.pull(f"{host}/back:v1", auth=auth)).diff_ids == made.diff_ids
+        assert list((await other.pull(f"{host}/back:v1", auth=auth)).diff_ids) == list(made.diff_ids)
         await other.registry.close()
