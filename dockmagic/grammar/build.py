@@ -116,7 +116,7 @@ def build(session: Session, path: str, file: str | None, **given: Any) -> Any:
             f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat "
             f"{dockerfile}: no such file or directory"
         ) from None
-    return built(session, directory, text, given)
+    return built(session, directory, text, given, dockerfile)
 
 
 @click.command(
@@ -151,10 +151,16 @@ def explained(session: Session, text: str, directory: Path | None, target: str |
     return Explanation(api._result(answer, json=True), text)
 
 
-def built(session: Session, directory: Path | None, text: str, given: dict[str, Any]) -> Any:
+def built(
+    session: Session,
+    directory: Path | None,
+    text: str,
+    given: dict[str, Any],
+    dockerfile: Path | None = None,
+) -> Any:
     """Build `text` with the files of `directory`; returns the image, or raises DockmagicError."""
     with tempfile.TemporaryFile() as spool:
-        write_context(spool, directory, text)
+        write_context(spool, directory, text, dockerfile)
         spool.seek(0)
         return _posted(session, text, given, {"dockerfile": dockerfile_name(directory)}, spool)
 

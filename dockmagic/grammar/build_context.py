@@ -20,11 +20,14 @@ def dockerfile_name(directory: Path | None) -> str:
     return ".dockmagic.Dockerfile"
 
 
-def write_context(out: IO[bytes], directory: Path | None, text: str) -> None:
-    """The build context as a gzipped tar: what is not ignored of `directory`, and the Dockerfile."""
+def write_context(out: IO[bytes], directory: Path | None, text: str, dockerfile: Path | None = None) -> None:
+    """The build context as a gzipped tar: what is not ignored of `directory`, and the Dockerfile.
+
+    `dockerfile` is the file that `text` is from: it may have an ignore file of its own.
+    """
     with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as zipped:
         with tarfile.open(fileobj=zipped, mode="w") as tar:
-            for path, inside in context_files(directory) if directory is not None else ():
+            for path, inside in context_files(directory, dockerfile) if directory is not None else ():
                 tar.add(path, arcname=inside, recursive=False, filter=_anonymous)
             member = tarfile.TarInfo(dockerfile_name(directory))
             content = text.encode()
@@ -39,9 +42,9 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def context_files(directory: Path) -> list[tuple[Path, str]]:
+def context_files(directory: Path, dockerfile: Path | None = None) -> list[tuple[Path, str]]:
     """The paths below `directory` that `.dockerignore` leaves in, with their names in the context."""
-    rules = ignore_rules(directory)
+    rules = ignore_rules(directory, dockerfile)
     kept = []
     for path in sorted(directory.rglob("*")):
         inside = path.relative_to(directory).as_posix()
@@ -50,9 +53,14 @@ def context_files(directory: Path) -> list[tuple[Path, str]]:
     return kept
 
 
-def ignore_rules(directory: Path) -> list[tuple[bool, re.Pattern[str]]]:
-    """`(keep, pattern)` for each line of `.dockerignore`; the last one that matches decides."""
+def ignore_rules(directory: Path, dockerfile: Path | None = None) -> list[tuple[bool, re.Pattern[str]]]:
+    """`(keep, pattern)` for each line of `.dockerignore`; the last one that matches decides.
+
+    `<Dockerfile>.dockerignore` beside the Dockerfile goes before that of the context.
+    """
     file = directory / ".dockerignore"
+    if dockerfile is not None and dockerfile.with_name(f"{dockerfile.name}.dockerignore").is_file():
+        file = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
     rules = []
     for line in file.read_text().splitlines() if file.is_file() else ():
         line = line.strip()

@@ -168,6 +168,7 @@ class Engine:
         services.config.socket_path.unlink(missing_ok=True)
         if self._runner:
             await self._runner.cleanup()
+        await services.builder.stop()
         await self._health.close()
         await services.containers.let_go()
         await services.networks.stop()

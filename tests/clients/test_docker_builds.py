@@ -17,6 +17,7 @@ import pytest
 from dockmagic_runtime.config import EngineConfig
 
 from tests.conftest import EngineProcess
+from tests.runtime.registry.servers import PASSWORD, USER, registry
 
 DOCKERFILE = "FROM busybox\nRUN echo one > /one\nRUN echo go; exec sleep 1000\n"
 
@@ -50,7 +51,9 @@ def leftovers(engine: EngineProcess) -> list[str]:
     found = [str(path) for path in (engine.data_root / "build").iterdir()]
     found += [str(path) for path in (engine.data_root / "layers/tmp").iterdir()]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/build/" in line]
-    found += [str(path) for path in (config.run_root / "build").glob("*")]
+    found += [
+        str(path) for name in ("build", "shims", "netns") for path in (config.run_root / name).glob("*")
+    ]
     return found
 
 
@@ -214,3 +217,89 @@ def test_the_options(engine: EngineProcess, tmp_path: Path) -> None:
     assert "Step 2/2" in built.stdout
     base = engine.docker("images", "-q", "busybox").stdout.strip()
     assert f" ---> {base}\n" in built.stdout, "the step of the FROM shows the image's own ID"
+
+
+NODE = """FROM node:18-alpine
+WORKDIR /app
+COPY package.json ./
+RUN npm install
+COPY . .
+EXPOSE 3000
+USER node
+CMD ["node", "server.js"]
+"""
+JAVA = """ARG REGISTRY
+FROM ${REGISTRY}/team/jdk:17 AS build
+WORKDIR /src
+COPY Main.java .
+RUN javac Main.java
+FROM ${REGISTRY}/team/jdk:17
+COPY --from=build /src/Main.class /app/
+WORKDIR /app
+ENTRYPOINT ["java", "Main"]
+"""
+# What stands in for the tools: they leave what the Dockerfile's next lines need.
+NODE_BASE = r"""FROM busybox
+RUN mkdir -p /etc && echo node:x:1000:1000::/:/bin/sh >> /etc/passwd
+RUN printf '#!/bin/sh\nmkdir node_modules && echo added 1 package\n' > /bin/npm
+RUN printf '#!/bin/sh\necho node runs $1 as $(id -un) in $PWD\n' > /bin/node; chmod +x /bin/npm /bin/node
+"""
+JAVA_BASE = r"""FROM busybox
+RUN printf '#!/bin/sh\ncp $1 ${1%%.java}.class\n' > /bin/javac
+RUN printf '#!/bin/sh\necho java runs $1; cat $1.class\n' > /bin/java; chmod +x /bin/javac /bin/java
+"""
+
+
+def told(engine: EngineProcess, dockerfile: str) -> list[str]:
+    client = engine.client()
+    answer = client.api._post_json(
+        f"{client.api.base_url}/dockmagic/explain", {"Dockerfile": dockerfile, "Ignores": True}
+    )
+    steps = client.api._result(answer, json=True)["steps"]
+    client.close()
+    return [step["does"] for step in steps]
+
+
+def test_the_courses_node_app(engine: EngineProcess, tmp_path: Path) -> None:
+    made_base = engine.docker("build", "-q", "-t", "node:18-alpine", "-", input=NODE_BASE)
+    assert made_base.returncode == 0, made_base.stderr
+    (tmp_path / "Dockerfile").write_text(NODE)
+    (tmp_path / "package.json").write_text("{}")
+    (tmp_path / "server.js").write_text("listen")
+    (tmp_path / ".dockerignore").write_text("node_modules\n")
+    built = engine.docker("build", "-t", "test/my-app", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    assert "added 1 package\n" in built.stdout
+    ran = engine.docker("run", "--rm", "test/my-app")
+    assert ran.stdout == "node runs server.js as node in /app\n", ran.stderr
+    (tmp_path / "server.js").write_text("listen more")
+    again = engine.docker("build", "-t", "test/my-app", str(tmp_path))
+    assert again.stdout.count("Using cache") == 3, "the dependencies are not installed again"
+    assert "In a container runs `npm install` with /bin/sh -c in /app" in told(engine, NODE)[3]
+    engine.docker("rmi", "-f", "test/my-app", "node:18-alpine")
+
+
+def test_the_courses_java_app_on_a_private_base(
+    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/Dockerfile").write_text(JAVA)
+    (tmp_path / "app/Main.java").write_text("class Main {}\n")
+    with registry(tmp_path, password=True) as address:
+        base = f"{address}/team/jdk:17"
+        engine.docker("build", "-q", "-t", base, "-", input=JAVA_BASE)
+        login = engine.docker("login", "-u", USER, "--password-stdin", address, input=PASSWORD)
+        assert login.returncode == 0, login.stderr
+        assert engine.docker("push", base).returncode == 0
+        engine.docker("rmi", "-f", base)
+        build = ("build", "-t", "test/java", "--build-arg", f"REGISTRY={address}", str(tmp_path / "app"))
+        engine.docker("logout", address)
+        refused = engine.docker(*build)
+        assert refused.returncode == 1 and "no basic auth credentials" in refused.stderr
+        engine.docker("login", "-u", USER, "--password-stdin", address, input=PASSWORD)
+        built = engine.docker(*build)
+        assert built.returncode == 0, built.stderr
+    assert engine.docker("run", "--rm", "test/java").stdout == "java runs Main\nclass Main {}\n"
+    assert "Copies /src/Main.class of the stage build to /app/, as a layer." in told(engine, JAVA)
+    engine.docker("rmi", "-f", "test/java", base)

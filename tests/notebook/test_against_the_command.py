@@ -25,7 +25,7 @@ from dockmagic.waiting import Cell
 NOWHERE = "unix:///nonexistent/docker.sock"
 
 # Flags of ours that `docker … --help` does not show: our own, and old spellings that Docker hides.
-OURS = {"--no-check"}
+OURS = {"--no-check", "--allow", "--ssh", "--secret"}
 OF_UPDATE = {"--publish", "--unpublish", "--volume", "--mount", "--unmount"}
 OLD = {"--net", "--net-alias", "--dns-opt", "--time"}
 
@@ -156,7 +156,7 @@ def session() -> Session:
         ("--context other ps", "docker --context: use `%docker context use NAME`"),
         ("run --use-api-socket x", "docker run --use-api-socket: the engine's socket and"),
         ("start --checkpoint x y", "docker start --checkpoint: checkpoints need CRIU"),
-        ("build --secret id=x .", "docker build --secret: this needs BuildKit"),
+        ("build --cache-to x .", "docker build --cache-to: this needs BuildKit"),
         ("volume create --availability active", "docker volume create --availability: cluster volumes"),
         ("images --tree", "docker images --tree: the engine keeps one platform"),
         ("cp - web:/x", "a cell's body is text and no archive"),

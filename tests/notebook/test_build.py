@@ -34,6 +34,16 @@ def test_dockerignore(tmp_path: Path, patterns: str, path: str, out: bool) -> No
     assert ignored(path, ignore_rules(tmp_path)) is out
 
 
+def test_a_dockerfile_may_have_an_ignore_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").write_text("one\n")
+    (tmp_path / "Other.dockerignore").write_text("two\n")
+    for name in ("one", "two"):
+        (tmp_path / name).touch()
+    kept = {inside for _, inside in context_files(tmp_path, tmp_path / "Other")}
+    assert "one" in kept and "two" not in kept
+    assert "two" in {inside for _, inside in context_files(tmp_path, tmp_path / "Dockerfile")}
+
+
 def test_the_context_is_what_is_not_ignored_and_the_dockerfile(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/file").write_text("x")

@@ -1,5 +1,6 @@
 """Routes of the tags System and Auth: ping, version, info, events, disk use, login."""
 
+import asyncio
 import os
 import platform
 from pathlib import Path
@@ -245,6 +246,9 @@ async def disk_use(call: Call) -> web.StreamResponse:
         layers = {diff_id for image in services.images.list() for diff_id in image.diff_ids}
         found["LayersSize"] = sum(layer.size for diff_id in layers if (layer := services.layers.get(diff_id)))
         found["Images"] = images
+    if "build-cache" in wanted:
+        found["BuildCache"] = await asyncio.to_thread(services.builder.disk_use)
+        found["BuilderSize"] = sum(each["Size"] for each in found["BuildCache"] if not each["Shared"])
     if "container" in wanted:
         records = services.containers.records.all()
         found["Containers"] = [inspection.summary(each, services.containers, size=True) for each in records]

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dockmagic_runtime import timestamps
 from dockmagic_runtime.build.cache import BuildCache
 from dockmagic_runtime.build.cachemounts import CacheMounts
 from dockmagic_runtime.build.cachesources import CacheSources
@@ -28,7 +29,7 @@ from dockmagic_runtime.build.planner import SCRATCH, Plan, plan
 from dockmagic_runtime.build.planner import Stage as PlannedStage
 from dockmagic_runtime.build.platforms import EPOCH, PROXIES, automatic
 from dockmagic_runtime.build.progress import Progress, Transcript
-from dockmagic_runtime.build.run import Runner
+from dockmagic_runtime.build.run import Runner, shim_socket
 from dockmagic_runtime.build.runmounts import Sources
 from dockmagic_runtime.build.sessions import Sessions
 from dockmagic_runtime.build.stage import Flight, Stage, Surroundings
@@ -77,6 +78,7 @@ class Builder:
         self.cache_mounts = CacheMounts(config.data_root / "build-mounts")
         self.private = config.run_root / "build"
         self.sessions = Sessions()
+        self._running: set[asyncio.Task[Any]] = set()
 
     def held_layers(self) -> set[str]:
         """Diff IDs that must stay though no image has them."""
@@ -89,9 +91,36 @@ class Builder:
                 group = Cgroup.open(f"{self._config.cgroup_parent}/{step.parent.name}")
                 if group.exists():
                     group.remove(kill=True)
+                shim_socket(self._config, step.parent.name).unlink(missing_ok=True)
             shutil.rmtree(build)
         self.cache_mounts.sweep()
         shutil.rmtree(self.private, ignore_errors=True)
+
+    async def stop(self) -> None:
+        """Interrupt the builds that run, and wait until nothing of them is left."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def disk_use(self) -> list[Json]:
+        """The `BuildCache` of GET /system/df: each layer that the cache keeps, and each cache mount."""
+        in_images = {diff_id for image in self._images.list() for diff_id in image.diff_ids}
+        found = [
+            _cached(
+                diff_id.partition(":")[2],
+                "regular",
+                "a step's layer",
+                layer.size,
+                diff_id in in_images,
+                layer.path,
+            )
+            for diff_id in sorted(self.cache.layers())
+            if (layer := self._layers.get(diff_id))
+        ]
+        for path, identity, size, used in self.cache_mounts.listed():
+            found.append(_cached(path.name, "exec.cachemount", f"cache mount {identity}", size, used, path))
+        return found
 
     async def prune(self) -> Json:
         """Forget the cache, and what cache mounts hold; layers that no image has go.
@@ -117,13 +146,26 @@ class Builder:
         """
         build_id = secrets.token_hex(32)
         directory = self._root / build_id
+        task = asyncio.current_task()
+        assert task
+        self._running.add(task)
         try:
             async with self._images.adding():
                 await pipes.feed(context, lambda tar: unpack_context(tar, directory / "context"))
                 return await _Build(self, build_id, directory, options, emit).run()
         finally:
-            if directory.exists():
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory))
+            try:
+                if directory.exists():
+                    await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory))
+            finally:
+                self._running.discard(task)
+
+
+def _cached(name: str, kind: str, what: str, size: int, used: bool, path: Path) -> Json:
+    """A layer that an image has is shared with it: forgetting the cache frees nothing of it."""
+    created = timestamps.render(path.stat().st_mtime_ns)
+    told = {"ID": name, "Type": kind, "Description": what, "InUse": used, "Size": size}
+    return {**told, "Shared": used and kind == "regular", "CreatedAt": created, "LastUsedAt": None}
 
 
 class _Build:

@@ -69,16 +69,20 @@ class CacheMounts:
         async with self._used(name, kind, fill) as path:
             yield path
 
-    def size(self) -> int:
-        """Bytes of regular files in all of them."""
-        return sum(_size(path) for path in self._root.iterdir())
+    def listed(self) -> list[tuple[Path, str, int, bool]]:
+        """Of each: place, ID, bytes, and whether a step is using it."""
+        return [
+            (path, (path / "id").read_text().strip(), _size(path / "data"), bool(self._users[path.name]))
+            for path in sorted(self._root.iterdir())
+            if (path / "id").exists()
+        ]
 
     def prune(self) -> int:
         """Remove those that no step uses; returns the bytes."""
         freed = 0
         for path in list(self._root.iterdir()):
             if not self._users[path.name]:
-                freed += _size(path)
+                freed += _size(path / "data")
                 gone = path.rename(Path(tempfile.mkdtemp(prefix="tmp-", dir=self._root)) / path.name)
                 shutil.rmtree(gone.parent)
         return freed

@@ -93,10 +93,13 @@ def _command(instruction: Command, state: State) -> tuple[State, str]:
 
 
 def _words(instruction: Words, state: State) -> tuple[State, str]:
-    found = [word for text in instruction.words for word in expand(instruction, text, state).split()]
+    found = [expand(instruction, text, state) for text in instruction.words]
     if instruction.node.name == "VOLUME":
+        found = [word.strip() for word in found]
         volumes = {**(state.config.get("Volumes") or {}), **{word: {} for word in found}}
         return state.with_config(Volumes=volumes), f"VOLUME [{' '.join(found)}]"
+    # A variable may have several ports, and not several paths.
+    found = [word for text in found for word in text.split()]
     ports: dict[str, Any] = dict(state.config.get("ExposedPorts") or {})
     for word in found:
         match = _PORT.fullmatch(word)

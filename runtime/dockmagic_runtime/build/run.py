@@ -105,7 +105,7 @@ class Runner:
                         bundle=bundle,
                         config=config,
                         rootfs=rootfs,
-                        socket=self._config.run_root / "shims" / f"{command.id[:16]}.sock",
+                        socket=shim_socket(self._config, command.id),
                         log=LogSpec("none", bundle / "log"),
                         streams=[Attachment(theirs)],
                     )
@@ -124,6 +124,9 @@ class Runner:
             except BaseException:
                 await _kill(shim)
                 raise
+            finally:
+                # A shim removes it itself, if it does not find the disk full.
+                shim_socket(self._config, command.id).unlink(missing_ok=True)
 
     def _container(self, command: Command) -> Container:
         config = complete(
@@ -171,6 +174,11 @@ class Runner:
             gateway,
         )
         return self._sandbox.namespaces, mounts
+
+
+def shim_socket(config: EngineConfig, step: str) -> Path:
+    """Where the shim of a step listens."""
+    return config.run_root / "shims" / f"{step[:16]}.sock"
 
 
 async def _kill(shim: Shim) -> None:

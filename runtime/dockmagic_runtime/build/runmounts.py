@@ -10,6 +10,7 @@ A source is resolved below its tree by openat2(2) and handed on as a descriptor,
 own first process: a link that another step swaps in between leads nowhere else (CVE-2024-23651).
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -290,8 +291,15 @@ class RunMounts:
         sockets = self._sources.sockets
         sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = sockets / f"{place.parent.name[:16]}-{place.name.rpartition('-')[2]}"
-        stack.callback(file.unlink, missing_ok=True)
+        stack.callback(_forget, file)
         return file
+
+
+def _forget(file: Path) -> None:
+    """And the directory with the last of them: what has ended leaves nothing."""
+    file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        file.parent.rmdir()
 
 
 def allowed(instruction: Command, session: Session, network: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore
+from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.oci.image import Platform
 from dockmagic_runtime.oci.reference import parse_reference
@@ -109,6 +111,13 @@ class Bench:
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
+    async with machine() as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def machine() -> AsyncIterator[Bench]:
+    """A builder with a data root of its own, as on another machine."""
     root = Path(tempfile.mkdtemp(prefix="dockmagic-test-", dir="/var/tmp"))
     config = EngineConfig(data_root=root)
     config.run_root.mkdir(parents=True, exist_ok=True)
@@ -133,6 +142,9 @@ async def bench() -> AsyncIterator[Bench]:
     database.close()
     shutil.rmtree(root)
     shutil.rmtree(config.run_root, ignore_errors=True)
+    parent = Cgroup.open(config.cgroup_parent)
+    if parent.exists():
+        parent.remove(kill=True)  # as an engine does, with the spare that was just told to end
     assert leftovers == [] and sandboxes == []
 
 
@@ -140,7 +152,9 @@ def add_base(bench: Bench, root: Path) -> None:
     tree = root / "base"
     tree.mkdir()
     subprocess.run(["sh", "-ec", BASE], cwd=tree, check=True)
-    tar = subprocess.run(["tar", "-c", "-C", tree, "."], capture_output=True, check=True).stdout
+    tar = subprocess.run(
+        ["tar", "--sort=name", "--mtime=@0", "-c", "-C", tree, "."], capture_output=True, check=True
+    ).stdout
     layer = bench.layers.apply(None, io.BytesIO(tar))
     config = {
         "architecture": Platform.host().architecture,

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import re
 import tarfile
 
@@ -12,8 +13,9 @@ from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.images import describe
 from dockmagic_runtime.images.image import Image
+from dockmagic_runtime.oci.reference import parse_reference
 
-from .conftest import Bench, chunks, context
+from .conftest import Bench, chunks, context, machine
 
 
 async def test_the_stream_is_dockers(bench: Bench) -> None:
@@ -382,3 +384,25 @@ async def test_the_same_epoch_gives_the_same_image(bench: Bench) -> None:
     assert again.id == first.id and "built" in bench.states
     assert bench.sh(first, "stat -c %Y /a.txt /x /d") == "1600000000\n" * 3
     assert first.config["created"].startswith("2020-09-13T12:26:40")
+
+
+async def test_the_same_epoch_gives_the_same_image_on_two_machines(bench: Bench) -> None:
+    dockerfile = """FROM base
+ARG SOURCE_DATE_EPOCH
+WORKDIR /w
+RUN echo $SOURCE_DATE_EPOCH > /x && mkdir /d && echo > /d/f && ln /x /d/hard && ln -s f /d/soft
+COPY --chown=me dir /dir
+ENV A=b
+"""
+    files = {"dir/one": "1", "dir/two": "2"}
+    epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
+    here = await bench.build(dockerfile, files, build_arguments=epoch)
+    async with machine() as other:
+        # The base too is what an image is: the same bytes.
+        config = json.dumps(bench.images.get("base").config)
+        other.images.add(config.encode(), other.images.get("base").diff_ids, [parse_reference("base")])
+        assert other.images.get("base").diff_ids == bench.images.get("base").diff_ids
+        there = await other.build(dockerfile, dict(reversed(files.items())), build_arguments=epoch)
+        assert there.id == here.id and there.diff_ids == here.diff_ids
+    assert here.config["created"].startswith("2023-11-14T22:13:20")
+    assert bench.sh(here, "stat -c %Y /x /d/f /dir/one").split() == ["1700000000"] * 3

@@ -22,7 +22,7 @@ async def test_a_named_image_is_a_source_and_others_are_not(bench: Bench) -> Non
     await forget(bench)
     other = await bench.build(APP, {"f": "1"}, tags=["other"])
     assert bench.states == ["cached", "built", "built", "built", "built"] and other.id != first.id
-    bench.images.remove("other")
+    await bench.images.remove("other")
     await forget(bench)
     again = await bench.build(APP, {"f": "1"}, cache_from=["absent", "app"])
     assert again.id == first.id and bench.states == ["cached"] * 5
@@ -125,3 +125,17 @@ async def test_ulimits_and_security_options(bench: Bench) -> None:
     limits = Limits(host_config=(("SecurityOpt", ["seccomp=unconfined"]),))
     image = await bench.build(filters, no_cache=True, limits=limits)
     assert bench.sh(image, "cat /s") == "0\n"
+
+
+async def test_disk_use_tells_layers_and_cache_mounts(bench: Bench) -> None:
+    await bench.build(
+        "FROM base\nRUN --mount=type=cache,id=mine,target=/c echo 12345 > /c/f; echo 1 > /x\n", tags=["a"]
+    )
+    layer, mount = bench.builder.disk_use()
+    assert (layer["Type"], layer["Size"], layer["InUse"], layer["Shared"]) == ("regular", 2, True, True)
+    assert (mount["Type"], mount["Size"], mount["InUse"]) == ("exec.cachemount", 6, False)
+    assert mount["Description"] == "cache mount mine"
+    await bench.images.remove("a")
+    assert [each["InUse"] for each in bench.builder.disk_use()] == [False, False]
+    assert (await bench.builder.prune())["SpaceReclaimed"] == 8
+    assert bench.builder.disk_use() == []
