@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import containers, images, networks, reading
+from bench import buildah, containers, images, networks, reading
 from bench.engines import Engine, both, connect, pull
 from bench.table import Row, table
 from tests.images.registry import Registry
@@ -19,6 +19,7 @@ SECTIONS: dict[str, Callable[[tuple[Engine, Engine], str, int], list[Row]]] = {
     "reading": reading.rows,
     "networks": networks.rows,
     "images": images.rows,
+    "buildah": buildah.rows,
 }
 _STARTS = "starts"
 

@@ -14,7 +14,7 @@ from bench.engines import Engine
 from bench.table import Row, interleaved
 from tests.images.registry import Registry
 
-_NAME = "dockmagic-bench-built"
+NAME = "dockmagic-bench-built"
 _MB = 1_000_000
 
 
@@ -29,11 +29,11 @@ def rows(engines: tuple[Engine, Engine], image: str, times: int) -> list[Row]:
 
 def _steps(engines: tuple[Engine, Engine], image: str, times: int) -> list[Row]:
     lines = [f"FROM {image}", *(f"RUN echo {number} > /{number}" for number in range(6))]
-    with _context({"Dockerfile": "\n".join(lines).encode()}) as context:
+    with packed({"Dockerfile": "\n".join(lines).encode()}) as context:
         fresh, dockers_fresh = interleaved(
-            engines, times, lambda engine: _build(engine, context, nocache=True)
+            engines, times, lambda engine: build(engine, context, nocache=True)
         )
-        cached, dockers_cached = interleaved(engines, times * 2, lambda engine: _build(engine, context))
+        cached, dockers_cached = interleaved(engines, times * 2, lambda engine: build(engine, context))
     _forget(engines)
     return [
         Row("build of 6 RUN steps, no cache", fresh, dockers_fresh, "ms", 1 / 12, "1/12"),
@@ -45,25 +45,25 @@ def _copies(engines: tuple[Engine, Engine], image: str, times: int) -> list[Row]
     dockerfile = f"FROM {image}\nCOPY files /files\n".encode()
     found = []
     many = {f"files/{number // 100}/{number}": b"x" * 2000 for number in range(5000)}
-    large = {f"files/{number}": _text(75 * _MB) for number in range(4)}
+    large = {f"files/{number}": text(75 * _MB) for number in range(4)}
     for what, files, limit, told in (
         ("build with a COPY of 5,000 files", many, 1 / 8, "1/8"),
         ("build with a COPY of 300 MB", large, 1 / 3, "1/3"),
     ):
-        with _context({"Dockerfile": dockerfile, **files}) as context:
-            ours, dockers = interleaved(engines, times, lambda engine: _build(engine, context, nocache=True))
+        with packed({"Dockerfile": dockerfile, **files}) as context:
+            ours, dockers = interleaved(engines, times, lambda engine: build(engine, context, nocache=True))
         found.append(Row(what, ours, dockers, "ms", limit, told))
         _forget(engines)
     return found
 
 
 def _transfers(engines: tuple[Engine, Engine], times: int) -> list[Row]:
-    layers = {f"{number}": _text(40 * _MB) for number in range(6)}
+    layers = {f"{number}": text(40 * _MB) for number in range(6)}
     lines = ["FROM scratch", *(f"COPY {name} /{name}" for name in layers)]
     files = {f"files/{number // 200}/{number}": b"x" * 200 for number in range(50_000)}
     with (
-        _context({"Dockerfile": "\n".join(lines).encode(), **layers}) as six,
-        _context({"Dockerfile": b"FROM scratch\nCOPY files /files\n", **files}) as many,
+        packed({"Dockerfile": "\n".join(lines).encode(), **layers}) as six,
+        packed({"Dockerfile": b"FROM scratch\nCOPY files /files\n", **files}) as many,
     ):
         ours, dockers = interleaved(engines, times, lambda engine: _push(engine, six))
         found = [Row("push of 6 layers, 240 MB", ours, dockers, "ms", 0.6, "<= 0.6")]
@@ -72,8 +72,8 @@ def _transfers(engines: tuple[Engine, Engine], times: int) -> list[Row]:
             ("pull of 50,000 files", many, 1.0, "<= 1"),
         ):
             with _registry() as registry:
-                name = f"{registry}/{_NAME}"
-                _build(engines[1], context, tag=name)
+                name = f"{registry}/{NAME}"
+                build(engines[1], context, tag=name)
                 _checked(engines[1].api.push(name, stream=True, decode=True))
                 _forget(engines, name)
                 ours, dockers = interleaved(engines, times, lambda engine: _pull(engine, name))  # noqa: B023
@@ -81,7 +81,7 @@ def _transfers(engines: tuple[Engine, Engine], times: int) -> list[Row]:
     return found
 
 
-def _build(engine: Engine, context: IO[bytes], *, nocache: bool = False, tag: str = _NAME) -> float:
+def build(engine: Engine, context: IO[bytes], *, nocache: bool = False, tag: str = NAME) -> float:
     context.seek(0)
     began = time.perf_counter()
     _checked(
@@ -93,8 +93,8 @@ def _build(engine: Engine, context: IO[bytes], *, nocache: bool = False, tag: st
 def _push(engine: Engine, context: IO[bytes]) -> float:
     """Of layers that were never pushed, to a registry that has none."""
     with _registry() as registry:
-        name = f"{registry}/{_NAME}"
-        _build(engine, context, nocache=True, tag=name)
+        name = f"{registry}/{NAME}"
+        build(engine, context, nocache=True, tag=name)
         began = time.perf_counter()
         _checked(engine.api.push(name, stream=True, decode=True))
         took = time.perf_counter() - began
@@ -116,7 +116,7 @@ def _checked(messages: Iterator[dict[str, str]]) -> None:
             raise AssertionError(message["error"])
 
 
-def _forget(engines: tuple[Engine, Engine], name: str = _NAME) -> None:
+def _forget(engines: tuple[Engine, Engine], name: str = NAME) -> None:
     for engine in engines:
         for image in engine.api.images(name):
             engine.api.remove_image(image["Id"], force=True)
@@ -134,7 +134,7 @@ def _registry() -> Iterator[str]:
 
 
 @contextmanager
-def _context(files: Mapping[str, bytes]) -> Iterator[IO[bytes]]:
+def packed(files: Mapping[str, bytes]) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as spool:
         with tarfile.open(fileobj=spool, mode="w") as tar:
             for name, data in files.items():
@@ -144,6 +144,6 @@ def _context(files: Mapping[str, bytes]) -> Iterator[IO[bytes]]:
         yield spool
 
 
-def _text(size: int) -> bytes:
+def text(size: int) -> bytes:
     """Bytes that pack to about half, as those of programs do."""
     return os.urandom(size // 2).hex().encode()

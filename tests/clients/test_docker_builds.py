@@ -93,6 +93,17 @@ def test_a_client_that_goes_ends_its_build(own_engine: EngineProcess) -> None:
     assert not processes(own_engine) and not leftovers(own_engine)
 
 
+def test_an_engine_that_ends_while_it_builds(own_engine: EngineProcess) -> None:
+    """The server interrupts the request and the engine its builds: whichever comes second changes nothing."""
+    for _ in range(3):
+        client = own_engine.start().client()
+        said = building(client, DOCKERFILE, "go", nocache=True)
+        own_engine.stop()
+        said.close()
+        client.close()
+        assert not processes(own_engine) and not leftovers(own_engine)
+
+
 def test_a_killed_engine(own_engine: EngineProcess) -> None:
     client = own_engine.start().client()
     secret = client.api._result(

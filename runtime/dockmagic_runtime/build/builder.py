@@ -99,7 +99,8 @@ class Builder:
     async def stop(self) -> None:
         """Interrupt the builds that run, and wait until nothing of them is left."""
         for task in self._running:
-            task.cancel()
+            if not task.cancelling():  # its client may have gone already
+                task.cancel()
         if self._running:
             await asyncio.wait(self._running)
 
@@ -156,7 +157,9 @@ class Builder:
         finally:
             try:
                 if directory.exists():
-                    await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory))
+                    removing = asyncio.ensure_future(asyncio.to_thread(shutil.rmtree, directory))
+                    await pipes.settled(removing)
+                    removing.result()
             finally:
                 self._running.discard(task)
 
@@ -241,7 +244,7 @@ class _Build:
             failed = [task for task in tasks.values() if task.done() and task.exception()]
             for task in tasks.values():
                 task.cancel()
-            await asyncio.shield(asyncio.gather(*tasks.values(), return_exceptions=True))
+            await pipes.settled(asyncio.gather(*tasks.values(), return_exceptions=True))
         for task in failed:
             task.result()
 
@@ -254,7 +257,8 @@ class _Build:
         try:
             yield runner
         finally:
-            await asyncio.shield(runner.close())
+            await pipes.settled(closing := asyncio.ensure_future(runner.close()))
+            closing.result()
 
     def _surroundings(
         self,
