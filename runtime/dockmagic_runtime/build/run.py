@@ -21,6 +21,7 @@ from dockmagic_runtime.containers.accounts import read_account_files
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.settings import CONFIG_FIELDS, HOST_CONFIG_FIELDS, complete
 from dockmagic_runtime.errors import NotImplementedHere
+from dockmagic_runtime.images import pipes
 from dockmagic_runtime.networks.sandbox import Sandbox
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.client import Attachment, LogSpec, RunRequest, Shim
@@ -69,6 +70,7 @@ class Runner:
         self._id = build_id
         self._config, self._networks, self._spawner, self._limits = config, networks, spawner, limits
         self._sandbox: Sandbox | None = None
+        self._allocating: asyncio.Future[Sandbox] | None = None
         self._making = asyncio.Lock()
 
     @property
@@ -78,6 +80,8 @@ class Runner:
 
     async def close(self) -> None:
         """No error if there never was a RUN."""
+        if self._allocating is not None:
+            await pipes.settled(self._allocating)
         await self._networks.release(self._id)
         self._sandbox = None
 
@@ -161,9 +165,12 @@ class Runner:
             return {}, mounts
         async with self._making:
             if self._sandbox is None:
-                self._sandbox = await self._networks.allocate(
-                    self._id, self._id[:12], self._id[:12], {self._limits.network: None}
+                asked = {self._limits.network: None}
+                self._allocating = asyncio.ensure_future(
+                    self._networks.allocate(self._id, self._id[:12], self._id[:12], asked)
                 )
+                # An interrupt does not stop it half-made: `close` waits for it, and gives it back whole.
+                self._sandbox = await asyncio.shield(self._allocating)
         gateway = self._sandbox.settings().get("Gateway") or "127.0.0.1"
         mounts = etcfiles.write(
             bundle,
