@@ -165,7 +165,7 @@ class Runner:
             return {}, mounts
         async with self._making:
             if self._sandbox is None:
-                asked = {self._limits.network: None}
+                asked: dict[str, Json | None] = {self._limits.network: None}
                 self._allocating = asyncio.ensure_future(
                     self._networks.allocate(self._id, self._id[:12], self._id[:12], asked)
                 )
