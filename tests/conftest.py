@@ -80,9 +80,8 @@ class EngineProcess:
         for container in client.containers.list(all=True, ignore_removed=True):
             container.remove(force=True, v=True)
         client.networks.prune()
-        client.api._result(
-            client.api._post(client.api._url("/volumes/prune"), params={"filters": '{"all":["true"]}'})
-        )
+        for volume in client.volumes.list():
+            volume.remove()
         client.close()
 
 

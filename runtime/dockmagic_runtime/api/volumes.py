@@ -1,14 +1,24 @@
-"""Routes of the tag Volume."""
+"""Routes of the tag Volume, and what Docker has not: archives of volumes, clones, other names."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
+from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.listing import fits_labels
-from dockmagic_runtime.volumes.store import Volume
+from dockmagic_runtime.volumes import archive
+from dockmagic_runtime.volumes.store import ANONYMOUS_LABEL, Volume
 
 routes = Routes()
+
+_CHUNK = 1 << 18
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @routes.get("/volumes")
@@ -18,20 +28,32 @@ async def list_(call: Call) -> web.StreamResponse:
     if unknown:
         raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
     users_of = call.services.containers.users_of_volume
+    for value in filters.get("dangling", []):
+        if value not in _TRUTHS:
+            raise InvalidParameter(f"invalid filter 'dangling=[{value}]'")
 
     def matches(volume: Volume) -> bool:
         return (
             fits_labels(volume.labels, filters)
             and all(driver == "local" for driver in filters.get("driver", []))
-            and all(name in volume.name for name in filters.get("name", []))
-            and all(
-                (value in ("true", "1")) != bool(users_of(volume.name))
-                for value in filters.get("dangling", [])
-            )
+            and _named(volume.name, filters.get("name", []))
+            and all(_TRUTHS[value] != bool(users_of(volume.name)) for value in filters.get("dangling", []))
         )
 
     found = [volume.inspect() for volume in call.services.volumes.list() if matches(volume)]
     return answer({"Volumes": found, "Warnings": None})
+
+
+def _named(name: str, patterns: list[str]) -> bool:
+    """Any of the patterns, as a regular expression or else as a part of the name."""
+    for pattern in patterns:
+        try:
+            if re.search(pattern, name):
+                return True
+        except re.error:
+            if pattern in name:
+                return True
+    return not patterns
 
 
 @routes.post("/volumes/create")
@@ -69,3 +91,53 @@ async def prune(call: Call) -> web.StreamResponse:
     )
     call.tell_prune("volume", freed)
     return answer({"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed})
+
+
+@routes.get("/dockmagic/volumes/{name}/export")
+async def export(call: Call) -> web.StreamResponse:
+    """All files of the volume as a tar."""
+    volumes = call.services.volumes
+    volume = volumes.get(call["name"])
+    async with volumes.held([volume], "export"):
+        return await send_tar(call, pipes.tap(lambda out: archive.write(volume.path, out)))
+
+
+@routes.post("/dockmagic/volumes/{name}/import")
+async def import_(call: Call) -> web.StreamResponse:
+    """A new or empty volume's files, from a tar, compressed or not."""
+    volumes, name = call.services.volumes, call["name"]
+    async with volumes.incoming(name) as place:
+        await pipes.feed(_body(call), lambda source: archive.read(source, place))
+    return answer(volumes.get(name).inspect(), 201)
+
+
+@routes.post("/dockmagic/volumes/{name}/clone")
+async def clone(call: Call) -> web.StreamResponse:
+    """A new volume `to` with the same labels and a copy of the files."""
+    volumes = call.services.volumes
+    volume, name = volumes.get(call["name"]), _wanted_name(call)
+    labels = {key: value for key, value in volume.labels.items() if key != ANONYMOUS_LABEL}
+    async with volumes.held([volume], "clone"), volumes.incoming(name, labels) as place:
+        copying = pipes.in_own_thread(lambda: archive.copy(volume.path, place))
+        try:
+            await asyncio.shield(copying)
+        finally:
+            await pipes.settled(copying)  # before the place is cleared away
+    return answer(volumes.get(name).inspect(), 201)
+
+
+@routes.post("/dockmagic/volumes/{name}/rename")
+async def rename(call: Call) -> web.StreamResponse:
+    return answer(call.services.volumes.rename(call["name"], _wanted_name(call)).inspect())
+
+
+def _wanted_name(call: Call) -> str:
+    name = call.text("to")
+    if not name:
+        raise InvalidParameter("missing parameter to: the name of the new volume")
+    return name
+
+
+async def _body(call: Call) -> AsyncIterator[bytes]:
+    async for chunk in call.request.content.iter_chunked(_CHUNK):
+        yield chunk

@@ -107,7 +107,8 @@ def _oci(point: Json) -> Json:
         return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
     if option(point, "CreateSource"):
         Path(point["Source"]).mkdir(parents=True, exist_ok=True)
-    options = ["bind" if option(point, "NonRecursive") else "rbind", "rw" if point["RW"] else "ro"]
+    # No "rw": a source that is mounted read-only on the host stays so.
+    options = ["bind" if option(point, "NonRecursive") else "rbind", *([] if point["RW"] else ["ro"])]
     if not point["RW"] and option(point, "ReadOnlyRecursive") is not False:
         options.append("rro")
     options.append(point["Propagation"] or "rprivate")

@@ -46,7 +46,7 @@ from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.storage.database import Database
 from dockmagic_runtime.storage.overlay import Rootfs
 from dockmagic_runtime.storage.snapshots import SnapshotStore
-from dockmagic_runtime.volumes.store import VolumeStore
+from dockmagic_runtime.volumes.store import Volume, VolumeStore
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -134,10 +134,19 @@ class Containers:
         return container, warnings
 
     async def _fill_volumes(self, container: Container, rootfs: Rootfs) -> None:
-        if copyup.wanting(container.mounts):
-            async with self._filling:  # one volume may be new to several containers
-                points = copyup.wanting(container.mounts)
-                await asyncio.to_thread(copyup.copy_up, points, rootfs)
+        async with self.volumes_held(container):
+            if copyup.wanting(container.mounts):
+                async with self._filling:  # one volume may be new to several containers
+                    points = copyup.wanting(container.mounts)
+                    await asyncio.to_thread(copyup.copy_up, points, rootfs)
+
+    def volumes_held(self, container: Container) -> contextlib.AbstractAsyncContextManager[None]:
+        """While it lasts, the files of the container's volumes are at their paths, whether it runs or not."""
+        return self._volumes.held(self._volumes_of(container), f"the files of {container.short_id}")
+
+    def _volumes_of(self, container: Container) -> list[Volume]:
+        names = dict.fromkeys(point["Name"] for point in container.mounts if point["Type"] == "volume")
+        return [self._volumes.get(name) for name in names]
 
     async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, killing it first if `force`; with `volumes` its anonymous volumes too."""
@@ -236,6 +245,8 @@ class Containers:
         if live.release:
             await live.release
         try:
+            for volume in self._volumes_of(container):
+                await self._volumes.holders.hold(volume, container.id)
             shim = await self._launcher.launch(container, live)
         except (EngineError, OSError) as error:
             await self._start_failed(container, live, error)
@@ -260,6 +271,7 @@ class Containers:
     async def _start_failed(self, container: Container, live: Live, error: EngineError | OSError) -> None:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
         self._launcher.give_back(container)
+        await self._volumes.holders.release_all(container.id)
         if container.endpoints:
             await self._networks.release(container.id)
         for attachment in live.waiting_attachments:
@@ -338,6 +350,7 @@ class Containers:
         if live.cleaned:
             await live.cleaned
         self._launcher.give_back(container)
+        await self._volumes.holders.release_all(container.id)
         if container.endpoints:
             await self._networks.release(container.id)
             container.networks = {}
@@ -553,6 +566,10 @@ class Containers:
                 lost.append((container, ended))
         gone = {container.id for container, _ in lost}
         await self._networks.start([identity for identity in self.running_ids() if identity not in gone])
+        for identity in self.running_ids():
+            for volume in self._volumes_of(self.get(identity)):
+                self._volumes.holders.take_up(volume, identity)
+        self._volumes.holders.sweep(self._volumes.list())
         for container, ended in lost:
             self._ended(container, self.live(container), ended)
 

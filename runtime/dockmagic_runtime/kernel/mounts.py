@@ -7,10 +7,20 @@ descriptor unmounts it. So nothing here ever mounts onto a path that could chang
 import ctypes
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
+from dockmagic_runtime.errors import SystemFailure
 from dockmagic_runtime.kernel.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, NR, syscall
 
 MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_SYNCHRONOUS = 0x10
+MS_REMOUNT = 0x20
+MS_DIRSYNC = 0x80
+MS_NOATIME = 0x400
+MS_NODIRATIME = 0x800
 MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
@@ -18,6 +28,8 @@ MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
 MNT_DETACH = 2
 
 MOUNT_ATTR_RDONLY = 0x1
@@ -144,6 +156,27 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
 
 def umount(path: str, flags: int = 0) -> None:
     syscall(NR["umount2"], os.fsencode(path), flags, path=path)
+
+
+def is_mount_point(path: Path) -> bool:
+    """Whether something is mounted on `path` itself, which must exist; a bind of the same disk counts too."""
+    return _mount_id(path) != _mount_id(path.parent)
+
+
+def _mount_id(path: Path) -> int:
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return mount_id(fd)
+    finally:
+        os.close(fd)
+
+
+def mount_id(fd: int) -> int:
+    """The mount that an open file was reached through, proc(5)."""
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        if line.startswith("mnt_id:"):
+            return int(line.split()[1])
+    raise SystemFailure("the kernel does not tell mount IDs")
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

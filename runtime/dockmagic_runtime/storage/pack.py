@@ -11,10 +11,10 @@ All opens go through directory descriptors and follow no symbolic link.
 import os
 import stat
 from collections.abc import Callable
-from pathlib import Path
 
 from dockmagic_runtime.errors import SystemFailure
 from dockmagic_runtime.kernel import paths
+from dockmagic_runtime.kernel.mounts import mount_id
 from dockmagic_runtime.storage import overlayform, tar
 
 _CHUNK = 1 << 20
@@ -48,7 +48,7 @@ class Packer:
         Raises SystemFailure for what the kernel refuses.
         """
         if self._one_mount:
-            self._device, self._mount = os.fstat(root).st_dev, _mount_id(root)
+            self._device, self._mount = os.fstat(root).st_dev, mount_id(root)
         pending: list[tuple[bytes, os.stat_result | None]] = [(b"", None)]
         while pending:
             path, status = pending.pop()
@@ -136,7 +136,7 @@ class Packer:
         try:
             status = os.fstat(fd)
             entry = _entry(as_name, tar.REGULAR, status)
-            if self._device >= 0 and status.st_dev != self._device and _mount_id(fd) != self._mount:
+            if self._device >= 0 and status.st_dev != self._device and mount_id(fd) != self._mount:
                 self._write(tar.header(entry))
                 return
             entry.xattrs = overlayform.portable_xattrs(fd)
@@ -162,11 +162,3 @@ def _entry(name: bytes, kind: bytes, status: os.stat_result) -> tar.Entry:
         status.st_gid,
         mtime_ns=status.st_mtime_ns,
     )
-
-
-def _mount_id(fd: int) -> int:
-    """The mount that an open file was reached through (proc(5), fdinfo)."""
-    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
-        if line.startswith("mnt_id:"):
-            return int(line.split()[1])
-    raise SystemFailure("the kernel does not tell mount IDs")
