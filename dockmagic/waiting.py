@@ -33,7 +33,7 @@ from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dockmagic.errors import Interrupted, translate
+from dockmagic.errors import DockmagicError, Interrupted, translate
 
 T = TypeVar("T")
 
@@ -69,6 +69,12 @@ class Cell:
     def call(self, function: Callable[..., Any], *args: Any) -> None:
         """Run `function` in the cell's thread with the next tick: displays and widgets belong there."""
         self._put(0, function, args)
+
+    def ask(self, question: str) -> str:
+        """What whoever looks at the cell types in answer. Raises DockmagicError where nobody can be asked."""
+        answer: Future[str] = Future()
+        self.call(_ask, question, answer)
+        return answer.result()
 
     @contextmanager
     def on_interrupt(self, action: Callable[[], None]) -> Iterator[None]:
@@ -148,6 +154,25 @@ def shut_down(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # not connected any more: nothing waits on it
+
+
+def _ask(question: str, answer: "Future[str]") -> None:
+    """In the cell's thread. Stop ends the question as in any other cell, and with it the command."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler) if main else None
+    try:
+        answer.set_result(input(question))
+    except KeyboardInterrupt:
+        answer.set_exception(Interrupted("interrupted"))
+    except (NotImplementedError, EOFError, OSError):  # a notebook without stdin; an end of it; a test run
+        answer.set_exception(
+            DockmagicError(
+                "nobody can be asked here: say --force (-f) if it is to be done without a question"
+            )
+        )
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def _write(stream: str, text: str) -> None:

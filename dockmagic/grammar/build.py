@@ -15,11 +15,13 @@ from typing import IO, Any, TypeVar
 import click
 
 from dockmagic.errors import DockmagicError
+from dockmagic.grammar import pruning
 from dockmagic.grammar.build_context import NAME_IN_CONTEXT, dockerfile_name, write_context
 from dockmagic.grammar.filters import Filter
 from dockmagic.grammar.kinds import INTEGER, SIZE, SIZE_OR_UNLIMITED
 from dockmagic.grammar.lending import lent
-from dockmagic.grammar.listing import filter_option, pruned, reclaimed
+from dockmagic.grammar.listing import filter_option
+from dockmagic.grammar.pruning import force_switch
 from dockmagic.grammar.pulling import messages
 from dockmagic.grammar.session import Session, host_path
 from dockmagic.grammar.specifications import ENVIRONMENT, EXTRA_HOST, LABEL, ULIMIT, halves, resolved
@@ -234,14 +236,11 @@ builder.add_command(build)
 @builder.command("prune", help="Remove build cache")
 @switch("--all", "-a", help="Remove all unused build cache, not just dangling ones")
 @filter_option()
-@switch("--force", "-f", help="Has no effect: a magic does not ask")
+@force_switch
 @option("--keep-storage", type=SIZE, help="Amount of disk space to keep for cache")
 @click.pass_obj
 def prune(
     session: Session, all: bool, filter: tuple[Filter, ...], force: bool, keep_storage: int | None
 ) -> Names:
-    gone, space = pruned(
-        session, "build", "CachesDeleted", filter, all=int(all), **{"keep-storage": keep_storage}
-    )
-    reclaimed(session, space)
-    return gone
+    step = pruning.build(filter, all=int(all), **{"keep-storage": keep_storage})
+    return pruning.prune(session, step, force=force)

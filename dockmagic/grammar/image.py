@@ -8,23 +8,21 @@ from typing import Any
 import click
 
 from dockmagic.errors import DockmagicError, UsageMistake
-from dockmagic.grammar import rows
+from dockmagic.grammar import pruning, rows
 from dockmagic.grammar.build import build, explained
 from dockmagic.grammar.copying import TERMINAL, opened, save_stream
 from dockmagic.grammar.filters import Filter, encoded
 from dockmagic.grammar.kinds import Kind
 from dockmagic.grammar.listing import (
     LISTING_FORMAT,
-    deleted,
     filter_option,
     format_option,
     inspected,
     listed,
     listing_options,
     no_trunc_option,
-    pruned,
-    reclaimed,
 )
+from dockmagic.grammar.pruning import force_switch
 from dockmagic.grammar.pulling import messages, pull_image, reference, shown, transfer
 from dockmagic.grammar.session import Session, each, host_path, one_or_all
 from dockmagic.grammar.syntax import DockerGroup, argument, option, refused_switch, switch
@@ -200,7 +198,7 @@ def rm(
         params = {"force": int(force), "noprune": int(no_prune), "platforms": list(platform)}
         return session.delete(f"/images/{name}", **params)
 
-    return Names(deleted(entry) for answer in each(images, remove) for entry in answer)
+    return Names(pruning.deleted(entry) for answer in each(images, remove) for entry in answer)
 
 
 image.add_command(rm, "remove")
@@ -209,13 +207,10 @@ image.add_command(rm, "remove")
 @image.command("prune", help="Remove unused images")
 @switch("--all", "-a", help="Remove all unused images, not just dangling ones")
 @filter_option()
-@switch("--force", "-f", help="Has no effect: a magic does not ask")
+@force_switch
 @click.pass_obj
 def prune(session: Session, all: bool, filter: tuple[Filter, ...], force: bool) -> Names:
-    wanted = (*filter, ("dangling", "false" if all else "true"))
-    gone, space = pruned(session, "images", "ImagesDeleted", wanted)
-    reclaimed(session, space)
-    return gone
+    return pruning.prune(session, pruning.images(filter, all=all), force=force)
 
 
 @image.command("save", help="Save one or more images to a tar archive")

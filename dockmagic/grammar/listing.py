@@ -1,10 +1,9 @@
-"""What the nouns have in common: `ls`, `inspect` and `prune` answer in the same way for each of them."""
+"""What the nouns have in common: `ls` and `inspect` answer in the same way for each of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dockmagic.grammar import filters, template
-from dockmagic.grammar.session import Session
 from dockmagic.grammar.syntax import option, switch
 from dockmagic.grammar.values import Documents, Names
 
@@ -68,23 +67,3 @@ def listed(
 def inspected(documents: list[dict[str, Any]], format: str | None) -> Any:
     """The documents themselves, or a line for each."""
     return template.lines(format, documents) if format else Documents(documents)
-
-
-def pruned(
-    session: Session, noun: str, key: str, wanted: tuple[filters.Filter, ...], **params: Any
-) -> tuple[Names, int]:
-    """POST to the prune of `noun`: what went, from the answer's `key`, and the bytes that are free again."""
-    answer = session.post(f"/{noun}/prune", filters=filters.encoded(wanted), **params)
-    gone = Names(entry if isinstance(entry, str) else deleted(entry) for entry in answer.get(key) or ())
-    return gone, answer.get("SpaceReclaimed") or 0
-
-
-def reclaimed(session: Session, space: int) -> None:
-    from dockmagic.views.units import size
-
-    session.cell.write(f"Total reclaimed space: {size(space, digits=4)}\n")
-
-
-def deleted(entry: Mapping[str, str]) -> str:
-    """One line of what removing an image did."""
-    return f"Untagged: {entry['Untagged']}" if "Untagged" in entry else f"Deleted: {entry['Deleted']}"

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from dockmagic.grammar import rows
+from dockmagic.grammar import pruning, rows
 from dockmagic.grammar.endpoints import driver_option
 from dockmagic.grammar.filters import Filter, encoded
 from dockmagic.grammar.kinds import INTEGER, Kind
@@ -15,9 +15,9 @@ from dockmagic.grammar.listing import (
     listed,
     listing_options,
     no_trunc_option,
-    pruned,
 )
 from dockmagic.grammar.pools import pools
+from dockmagic.grammar.pruning import force_switch
 from dockmagic.grammar.session import Session, each
 from dockmagic.grammar.specifications import LABEL, PAIR, halves
 from dockmagic.grammar.syntax import DockerGroup, argument, option, switch
@@ -169,7 +169,7 @@ def disconnect(session: Session, name: str, container: str, force: bool) -> Any:
 
 @network.command("prune", help="Remove all unused networks")
 @filter_option()
-@switch("--force", "-f", help="Has no effect: a magic does not ask")
+@force_switch
 @click.pass_obj
 def prune(session: Session, filter: tuple[Filter, ...], force: bool) -> Names:
-    return pruned(session, "networks", "NetworksDeleted", filter)[0]
+    return pruning.prune(session, pruning.networks(filter), force=force)

@@ -70,6 +70,21 @@ class Session:
         self.api._raise_for_status(response)
         return response
 
+    def extension(self, method: str, path: str, lacks: str, **request: Any) -> Any:
+        """The response to a request under `/dockmagic`. Raises docker.errors.APIError.
+
+        Where the engine is another one: DockmagicError, "this engine cannot …" with what to do instead.
+        """
+        from dockmagic.views.engine import is_ours
+
+        if not is_ours(self.client):
+            raise DockmagicError(f"this engine cannot {lacks}")
+        url = f"{self.api.base_url}/dockmagic{path}"
+        # What is copied in or out may take its time.
+        response = self.api.request(method, url, timeout=None, **request)
+        self.api._raise_for_status(response)
+        return response
+
     def container(self, reference: str) -> Any:
         return self.client.containers.get(reference)
 

@@ -6,10 +6,11 @@ from typing import Any
 import click
 
 from dockmagic.errors import DockmagicError, UsageMistake
-from dockmagic.grammar import template
+from dockmagic.grammar import pruning, template
 from dockmagic.grammar.disk_usage import df
 from dockmagic.grammar.filters import MOMENT, Filter, encoded
-from dockmagic.grammar.listing import filter_option, format_option, inspected, pruned, reclaimed
+from dockmagic.grammar.listing import filter_option, format_option, inspected
+from dockmagic.grammar.pruning import force_switch
 from dockmagic.grammar.pulling import messages
 from dockmagic.grammar.session import Session, each
 from dockmagic.grammar.syntax import DockerGroup, argument, option, switch
@@ -96,24 +97,17 @@ def event_line(event: dict[str, Any]) -> str:
 )
 @switch("--all", "-a", help="Remove all unused images not just dangling ones")
 @filter_option()
-@switch("--force", "-f", help="Has no effect: a magic does not ask")
+@force_switch
 @switch("--volumes", help="Prune anonymous volumes")
 @click.pass_obj
 def prune(session: Session, all: bool, filter: tuple[Filter, ...], force: bool, volumes: bool) -> Names:
     if volumes and any(key == "until" for key, _ in filter):
         raise UsageMistake('The "until" filter is not supported with "--volumes"')
-    dangling = (*filter, ("dangling", "false" if all else "true"))
-    todo = [("containers", "ContainersDeleted", filter), ("networks", "NetworksDeleted", filter)]
+    steps = [pruning.containers(filter), pruning.networks(filter)]
     if volumes:
-        todo.append(("volumes", "VolumesDeleted", filter))
-    todo += [("images", "ImagesDeleted", dangling), ("build", "CachesDeleted", filter)]
-    gone, space = Names(), 0
-    for noun, key, wanted in todo:
-        names, freed = pruned(session, noun, key, wanted)
-        gone += names
-        space += freed
-    reclaimed(session, space)
-    return gone
+        steps.append(pruning.volumes(filter))
+    steps += [pruning.images(filter, all=all), pruning.build(filter)]
+    return pruning.prune(session, *steps, force=force)
 
 
 @system.command("inspect", hidden=True, help="Return low-level information on objects, whatever they are")

@@ -1,12 +1,17 @@
-"""`docker volume …`: `create` returns the volume, `ls` a table."""
+"""`docker volume …`: `create` returns the volume, `ls` a table with its users.
+
+Docker has no `export`, `import`, `clone` and `rename`; the first two are spelled as Podman's.
+"""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from dockmagic.errors import UsageMistake
-from dockmagic.grammar import rows
+from dockmagic.grammar import pruning, rows
+from dockmagic.grammar.copying import TERMINAL, opened, save_stream
 from dockmagic.grammar.filters import Filter, encoded
 from dockmagic.grammar.listing import (
     filter_option,
@@ -14,10 +19,9 @@ from dockmagic.grammar.listing import (
     inspected,
     listed,
     listing_options,
-    pruned,
-    reclaimed,
 )
-from dockmagic.grammar.session import Session, each
+from dockmagic.grammar.pruning import force_switch
+from dockmagic.grammar.session import Session, each, host_path
 from dockmagic.grammar.specifications import LABEL, PAIR, halves
 from dockmagic.grammar.syntax import (
     DockerGroup,
@@ -35,21 +39,43 @@ F = TypeVar("F", bound=Callable[..., Any])
 volume = DockerGroup("volume", help="Manage volumes")
 
 CLUSTER = "cluster volumes belong to Swarm, and the engine is one machine"
-VOLUME_FIELDS = {"DRIVER": "Driver", "VOLUME NAME": "Name"}
+LACKS = "{} volumes: copy the files with a container that mounts the volume and a directory"
+RUNNING = " (running)"
+VOLUME_FIELDS = {"DRIVER": "Driver", "VOLUME NAME": "Name", "SIZE": "Size", "USED BY": "UsedBy"}
 
 
-@volume.command("ls", help="List volumes")
+@volume.command("ls", help="List volumes, and who uses them")
 @listing_options
+@switch("--size", "-s", help="Display the bytes of each volume's files (dockmagic)")
 @refused_switch("--cluster", why=CLUSTER)
 @click.pass_obj
-def ls(session: Session, filter: tuple[Filter, ...], format: str | None, quiet: bool) -> Any:
+def ls(session: Session, filter: tuple[Filter, ...], format: str | None, quiet: bool, size: bool) -> Any:
     answer = session.get("/volumes", filters=encoded(filter))
+    entries = sorted(answer["Volumes"] or (), key=lambda entry: rows.natural(entry["Name"]))
+    if size:
+        usage = {each["Name"]: each for each in session.get("/system/df", type="volume")["Volumes"] or ()}
+        entries = [usage.get(entry["Name"], entry) for entry in entries]
+    users = {} if quiet and not format else _users(session)
     found = [
-        rows.of_volume(entry)
-        for entry in sorted(answer["Volumes"] or (), key=lambda entry: rows.natural(entry["Name"]))
+        {**rows.of_volume(entry), "UsedBy": ", ".join(users.get(entry["Name"], ()))} for entry in entries
     ]
+    columns = ["DRIVER", "VOLUME NAME", *(["SIZE"] if size else []), "USED BY"]
     names = "Name" if quiet else None
-    return listed(found, VOLUME_FIELDS, "Volumes", empty="No volumes.", format=format, names=names)
+    return listed(
+        found, VOLUME_FIELDS, "Volumes", empty="No volumes.", format=format, names=names, columns=columns
+    )
+
+
+def _users(session: Session) -> dict[str, list[str]]:
+    """Of each volume the containers that have it mounted, whether they run or not."""
+    found: dict[str, list[str]] = {}
+    for container in session.get("/containers/json", all=1):
+        name = container["Names"][0].removeprefix("/")
+        running = container["State"] in ("running", "paused", "restarting")
+        mounts = container.get("Mounts") or ()
+        for used in {mount["Name"] for mount in mounts if mount["Type"] == "volume"}:
+            found.setdefault(used, []).append(name + RUNNING if running else name)
+    return {name: sorted(users) for name, users in found.items()}
 
 
 volume.add_command(ls, "list")
@@ -118,13 +144,54 @@ volume.add_command(rm, "remove")
 @volume.command("prune", help="Remove unused local volumes")
 @switch("--all", "-a", help="Remove all unused volumes, not just anonymous ones")
 @filter_option()
-@switch("--force", "-f", help="Has no effect: a magic does not ask")
+@force_switch
 @click.pass_obj
 def prune(session: Session, all: bool, filter: tuple[Filter, ...], force: bool) -> Names:
-    wanted = (*filter, ("all", "true")) if all else filter
-    gone, space = pruned(session, "volumes", "VolumesDeleted", wanted)
-    reclaimed(session, space)
-    return gone
+    return pruning.prune(session, pruning.volumes(filter, all=all), force=force)
+
+
+@volume.command("export", help="Save the files of a volume as a tar archive (dockmagic)")
+@option("--output", "-o", help="Write to a file")
+@argument("name", "VOLUME")
+@click.pass_obj
+def export(session: Session, name: str, output: str | None) -> Path:
+    if output is None:
+        raise UsageMistake(TERMINAL)
+    users = [used.removesuffix(RUNNING) for used in _users(session).get(name, ()) if used.endswith(RUNNING)]
+    if users:
+        session.warn(
+            f"{', '.join(users)} may be writing to {name} meanwhile: stop or pause for a backup of one moment"
+        )
+    response = session.extension("GET", f"/volumes/{name}/export", LACKS.format("export"), stream=True)
+    return save_stream(response, Path(host_path(output)))
+
+
+@volume.command("import", help="Fill a new or empty volume from a tar archive (dockmagic)")
+@argument("name", "VOLUME")
+@argument("source", "FILE")
+@click.pass_obj
+def import_(session: Session, name: str, source: str) -> Any:
+    with opened(source) as archive:
+        session.extension("POST", f"/volumes/{name}/import", LACKS.format("import"), data=archive)
+    return session.client.volumes.get(name)
+
+
+@volume.command("clone", help="Copy a volume with its files and labels (dockmagic)")
+@argument("name", "VOLUME")
+@argument("new", "NEW_NAME")
+@click.pass_obj
+def clone(session: Session, name: str, new: str) -> Any:
+    session.extension("POST", f"/volumes/{name}/clone", LACKS.format("clone"), params={"to": new})
+    return session.client.volumes.get(new)
+
+
+@volume.command("rename", help="Rename a volume that no container uses (dockmagic)")
+@argument("name", "VOLUME")
+@argument("new", "NEW_NAME")
+@click.pass_obj
+def rename(session: Session, name: str, new: str) -> Any:
+    session.extension("POST", f"/volumes/{name}/rename", LACKS.format("rename"), params={"to": new})
+    return session.client.volumes.get(new)
 
 
 volume.add_command(Refused("update", CLUSTER))

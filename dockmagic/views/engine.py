@@ -19,13 +19,17 @@ def is_ours(client: docker.DockerClient) -> bool:
     return any(component.get("Name") == "dockmagic-runtime" for component in components)
 
 
-def extension(client: docker.DockerClient, path: str) -> Any | None:
-    """The answer of `GET /dockmagic/<path>`, or None when the engine does not have these routes.
+def extension(client: docker.DockerClient, path: str, body: Any = None) -> Any | None:
+    """The answer of `GET /dockmagic/<path>` (of POST, with a `body`), or None where these routes are not.
 
     Raises docker.errors.NotFound when the engine is ours and knows no such thing, docker.errors.APIError
     otherwise.
     """
-    answer = client.api.get(f"{client.api.base_url}/dockmagic/{path}", timeout=client.api.timeout)
+    url, timeout = f"{client.api.base_url}/dockmagic/{path}", client.api.timeout
+    if body is None:
+        answer = client.api.get(url, timeout=timeout)
+    else:
+        answer = client.api.post(url, json=body, timeout=timeout)
     if answer.status_code == 404 and not is_ours(client):
         return None
     try:

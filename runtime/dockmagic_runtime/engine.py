@@ -21,6 +21,7 @@ from dockmagic_runtime.api import execs as execs_api
 from dockmagic_runtime.api import extensions as extensions_api
 from dockmagic_runtime.api import images as images_api
 from dockmagic_runtime.api import networks as networks_api
+from dockmagic_runtime.api import pruning as pruning_api
 from dockmagic_runtime.api import refused as refused_api
 from dockmagic_runtime.api import streams as streams_api
 from dockmagic_runtime.api import system as system_api
@@ -140,6 +141,7 @@ class Engine:
                     extensions_api.routes,
                     images_api.routes,
                     networks_api.routes,
+                    pruning_api.routes,
                     refused_api.routes,
                     streams_api.routes,
                     system_api.routes,

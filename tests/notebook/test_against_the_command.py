@@ -26,7 +26,12 @@ NOWHERE = "unix:///nonexistent/docker.sock"
 
 # Flags of ours that `docker … --help` does not show: our own, and old spellings that Docker hides.
 OURS = {"--no-check", "--allow", "--ssh", "--secret"}
-OF_UPDATE = {"--publish", "--unpublish", "--volume", "--mount", "--unmount"}
+# And those of one command: `container update` and `update`, `volume ls`.
+MORE = {
+    ("container", "update"): {"--publish", "--unpublish", "--volume", "--mount", "--unmount"},
+    ("update",): {"--publish", "--unpublish", "--volume", "--mount", "--unmount"},
+    ("volume", "ls"): {"--size"},
+}
 OLD = {"--net", "--net-alias", "--dns-opt", "--time"}
 
 _FLAG = re.compile(r"^\s+(?:(-\w), )?(--[\w-]+)(?: (\S+))?(?:\s{2,}|$)")
@@ -122,8 +127,7 @@ def test_what_docker_does_not_have_is_ours_by_name(helps: dict[Path, str]) -> No
         for parameter in command.params:
             if isinstance(parameter, click.Option) and not parameter.hidden:
                 words = {word for word in parameter.opts if word.startswith("--")}
-                more = OF_UPDATE if path[-1:] == ("update",) else set()
-                assert words - theirs <= OURS | OLD | more, path
+                assert words - theirs <= OURS | OLD | MORE.get(path, set()), path
 
 
 def test_every_refusal_says_why() -> None:

@@ -224,7 +224,7 @@ def test_volumes(run: Run, name: str) -> None:
     assert (
         run(f"%docker run --rm --network none -v {name}:/data IMAGE cat /data/file").value.output == "kept\n"
     )
-    assert list(run("%volume ls").value.columns) == ["DRIVER", "VOLUME NAME"]
+    assert list(run("%volume ls").value.columns) == ["DRIVER", "VOLUME NAME", "USED BY"]
     assert run(f"%volume rm {name}").value == [name]
 
 

@@ -5,15 +5,15 @@ from typing import Any, TypeVar
 
 import click
 
-from dockmagic.errors import DockmagicError
-from dockmagic.grammar import foreground
+from dockmagic.grammar import foreground, pruning
 from dockmagic.grammar.container.group import changed, container, some_containers
 from dockmagic.grammar.container.running import starting
 from dockmagic.grammar.creation import shape_config, update_config
 from dockmagic.grammar.filters import Filter
 from dockmagic.grammar.kinds import INTEGER
-from dockmagic.grammar.listing import filter_option, pruned, reclaimed
+from dockmagic.grammar.listing import filter_option
 from dockmagic.grammar.options import MOUNT, resource_options
+from dockmagic.grammar.pruning import force_switch
 from dockmagic.grammar.session import Session, each, one_or_all
 from dockmagic.grammar.syntax import argument, option, switch
 from dockmagic.grammar.values import Names
@@ -136,16 +136,12 @@ def update(session: Session, containers: tuple[str, ...], **given: Any) -> Any:
 
 
 def _reshape(session: Session, name: str, shape: dict[str, Any]) -> None:
-    from dockmagic.views.engine import is_ours
-
-    if not is_ours(session.client):
-        raise DockmagicError(
-            "this engine cannot change the ports or mounts of a container that exists (dockmagic's can): "
-            "remove the container and run it again with these options"
-        )
-    api = session.api
-    answer = api._post_json(f"{api.base_url}/dockmagic/containers/{name}/reshape", shape)
-    api._raise_for_status(answer)
+    session.extension(
+        "POST",
+        f"/containers/{name}/reshape",
+        "change the ports or mounts of a container that exists: remove it and run it with these options",
+        json=shape,
+    )
 
 
 @container.command("rm", help="Remove one or more containers")
@@ -167,9 +163,7 @@ container.add_command(rm, "remove")
 
 @container.command("prune", help="Remove all stopped containers")
 @filter_option()
-@switch("--force", "-f", help="Has no effect: a magic does not ask")
+@force_switch
 @click.pass_obj
 def prune(session: Session, filter: tuple[Filter, ...], force: bool) -> Names:
-    gone, space = pruned(session, "containers", "ContainersDeleted", filter)
-    reclaimed(session, space)
-    return gone
+    return pruning.prune(session, pruning.containers(filter), force=force)

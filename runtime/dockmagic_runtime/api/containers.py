@@ -6,16 +6,14 @@ import os
 
 from aiohttp import web
 
-from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, JsonStream, answer, nothing
 from dockmagic_runtime.api.refused import NO_CHECKPOINTS
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.containers import inspection, listing, settings
 from dockmagic_runtime.containers.record import Container
-from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
+from dockmagic_runtime.errors import NotImplementedHere
 from dockmagic_runtime.images import pipes
-from dockmagic_runtime.images.listing import fits_labels, point_in_time
 
 routes = Routes()
 
@@ -135,27 +133,14 @@ async def remove(call: Call) -> web.StreamResponse:
 
 @routes.post("/containers/prune")
 async def prune(call: Call) -> web.StreamResponse:
-    filters = call.filters()
-    unknown = set(filters) - {"label", "label!", "until"}
-    if unknown:
-        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
     containers = call.services.containers
     removed, freed = [], 0
-    for container in containers.records.all():
-        kept = container.state.running or not _prunable(container, filters)
-        if not kept:
-            freed += containers.usage(container)
-            await containers.remove(container)
-            removed.append(container.id)
+    for container in listing.prunable(containers, call.filters()):
+        freed += containers.usage(container)
+        await containers.remove(container)
+        removed.append(container.id)
     call.tell_prune("container", freed)
     return answer({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
-
-
-def _prunable(container: Container, filters: dict[str, list[str]]) -> bool:
-    created = timestamps.parse(container.created)
-    return fits_labels(container.labels, filters) and all(
-        created < point_in_time(until) for until in filters.get("until", [])
-    )
 
 
 @routes.get("/containers/{id}/changes")

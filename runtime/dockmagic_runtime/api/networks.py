@@ -1,5 +1,7 @@
 """Routes of the tag Network."""
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from dockmagic_runtime import timestamps
@@ -66,17 +68,18 @@ async def create(call: Call) -> web.StreamResponse:
 
 @routes.post("/networks/prune")
 async def prune(call: Call) -> web.StreamResponse:
-    filters = call.filters()
-    untils = [point_in_time(until) for until in filters.get("until", [])]
-
-    def matches(network: Network) -> bool:
-        return fits_labels(network.labels, filters) and all(
-            timestamps.parse(network.created) < until for until in untils
-        )
-
-    removed = await call.services.networks.prune(matches)
+    removed = await call.services.networks.prune(matcher(call.filters()))
     call.tell_prune("network", 0)
     return answer({"NetworksDeleted": list(removed) or None})
+
+
+def matcher(filters: dict[str, list[str]]) -> Callable[[Network], bool]:
+    """Whether the filters of a prune mean a network. Raises InvalidParameter."""
+    untils = [point_in_time(until) for until in filters.get("until", [])]
+    return lambda network: (
+        fits_labels(network.labels, filters)
+        and all(timestamps.parse(network.created) < until for until in untils)
+    )
 
 
 @routes.get("/networks/{id}")

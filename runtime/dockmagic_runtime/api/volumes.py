@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 from aiohttp import web
 
@@ -83,14 +84,21 @@ async def remove(call: Call) -> web.StreamResponse:
 
 @routes.post("/volumes/prune")
 async def prune(call: Call) -> web.StreamResponse:
-    filters = call.filters()
-    # Since API 1.42 named volumes are kept unless `all` is asked for.
-    everything = call.version < (1, 42) or filters.get("all", ["false"])[0] in ("true", "1")
-    removed, freed = call.services.volumes.prune(
-        anonymous_only=not everything, matches=lambda volume: fits_labels(volume.labels, filters)
-    )
+    removed, freed = call.services.volumes.prune(**prune_options(call, call.filters()))
     call.tell_prune("volume", freed)
     return answer({"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed})
+
+
+def prune_options(call: Call, filters: dict[str, list[str]]) -> dict[str, Any]:
+    """What the filters of a prune mean, as `VolumeStore.prune` is told it. Raises InvalidParameter."""
+    if unknown := set(filters) - {"all", "label", "label!"}:
+        raise InvalidParameter(f"invalid filter '{min(unknown)}'")
+    # Since API 1.42 named volumes are kept unless `all` is asked for.
+    everything = call.version < (1, 42) or filters.get("all", ["false"])[0] in ("true", "1")
+    return {
+        "anonymous_only": not everything,
+        "matches": lambda volume: fits_labels(volume.labels, filters),
+    }
 
 
 @routes.get("/dockmagic/volumes/{name}/export")

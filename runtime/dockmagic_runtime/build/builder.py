@@ -128,11 +128,11 @@ class Builder:
 
         Returns Docker's answer to POST /build/prune.
         """
-        kept = {diff_id for image in self._images.list() for diff_id in image.diff_ids}
-        found = (self._layers.get(diff_id) for diff_id in self.cache.layers() - kept)
-        space = sum(layer.size for layer in found if layer)
+        found = {diff_id: self._layers.get(diff_id) for diff_id in self.cache.layers()}
         keys = self.cache.clear()
         await self._images.collect()
+        # What an image or a container has is still there.
+        space = sum(layer.size for diff_id, layer in found.items() if layer and not self._layers.get(diff_id))
         space += await in_thread(self.cache_mounts.prune)
         return {"CachesDeleted": keys, "SpaceReclaimed": space}
 

@@ -8,7 +8,7 @@ from dockmagic_runtime import timestamps
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
 from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.images.listing import has_label
+from dockmagic_runtime.images.listing import fits_labels, has_label, point_in_time
 
 Filters = dict[str, list[str]]
 Json = dict[str, Any]
@@ -45,6 +45,21 @@ def select(
                 container for container in found if combine(matches(container, value) for value in values)
             ]
     return found[:limit] if limit > 0 else found
+
+
+def prunable(containers: Containers, filters: Filters) -> list[Container]:
+    """What `docker container prune` removes: those that do not run. Raises InvalidParameter."""
+    unknown = set(filters) - {"label", "label!", "until"}
+    if unknown:
+        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
+    untils = [point_in_time(until) for until in filters.get("until", [])]
+    return [
+        container
+        for container in containers.records.all()
+        if not container.state.running
+        and fits_labels(container.labels, filters)
+        and all(timestamps.parse(container.created) < until for until in untils)
+    ]
 
 
 def _older(container: Container, pivot: Container) -> bool:

@@ -4,6 +4,7 @@ A name is taken away first; with its last name an image goes, and after it every
 child and no container. A conflict is *hard* if force does not help: a running container, a child image.
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from dockmagic_runtime.errors import Conflict
@@ -46,24 +47,44 @@ async def remove(images: "ImageStore", name: str, *, force: bool = False, noprun
 
 async def prune(images: "ImageStore", filters: Filters) -> dict[str, Any]:
     """`POST /images/prune`: images without a name (or, with `dangling=false`, all) that no container uses."""
-    check(filters, _PRUNE_FILTERS)
-    dangling_only = boolean(filters, "dangling") is not False
-    rest = {name: values for name, values in filters.items() if name != "dangling"}
-    keep = matcher(images, rest)
-    before = _disk_use(images)
+    doomed = prunable(images, filters)
+    layers = {diff_id for image in doomed for diff_id in image.diff_ids}
+    sizes = {diff_id: layer.size for diff_id in layers if (layer := images.layers.get(diff_id))}
     records: Records = []
-    for image in images.list():
-        current = images.by_id(image.id)
-        used = images.in_use(image.id) or images.children(image.id)
-        if not current or used or not keep(image) or (dangling_only and image.references):
-            continue
-        _untag(images, current.references, records)
-        current = images.by_id(image.id)
-        if current:
+    for image in doomed:
+        if current := images.by_id(image.id):
+            _untag(images, current.references, records)
+        if current := images.by_id(image.id):
             _delete(images, current, records, force=False, prune=True, quiet=True)
     await images.collect()
-    reclaimed = max(before - _disk_use(images), 0) if records else 0
+    # What a container or the build cache needs has stayed.
+    reclaimed = sum(size for diff_id, size in sizes.items() if not images.layers.get(diff_id))
     return {"ImagesDeleted": records or None, "SpaceReclaimed": reclaimed}
+
+
+def prunable(images: "ImageStore", filters: Filters, gone: Collection[str] = ()) -> list[Image]:
+    """The images that a prune removes, in its order, if the containers `gone` were gone already."""
+    check(filters, _PRUNE_FILTERS)
+    dangling_only = boolean(filters, "dangling") is not False
+    matches = matcher(images, {name: values for name, values in filters.items() if name != "dangling"})
+    doomed: dict[str, Image] = {}
+
+    def needed(image: Image) -> bool:
+        return any(use.container not in gone for use in images.in_use(image.id)) or any(
+            child.id not in doomed for child in images.children(image.id)
+        )
+
+    for image in images.list():
+        if image.id in doomed or needed(image) or not matches(image):
+            continue
+        if dangling_only and image.references:
+            continue
+        doomed[image.id] = image
+        parent = images.by_id(image.parent) if image.parent else None
+        while parent and not parent.references and not needed(parent):  # they go with their last child
+            doomed[parent.id] = parent
+            parent = images.by_id(parent.parent) if parent.parent else None
+    return list(doomed.values())
 
 
 def _remove_name(images: "ImageStore", image: Image, name: str, force: bool, records: Records) -> None:
@@ -152,9 +173,3 @@ def _conflict(images: "ImageStore", image: Image, force: bool, names_count: bool
         container = users[0].container[:12]
         return Conflict(f"{start} (must be forced) - image is being used by stopped container {container}")
     return None
-
-
-def _disk_use(images: "ImageStore") -> int:
-    """Bytes of all layers that images have."""
-    layers = {diff_id for image in images.list() for diff_id in image.diff_ids}
-    return sum(layer.size for diff_id in layers if (layer := images.layers.get(diff_id)))

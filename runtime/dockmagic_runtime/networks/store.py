@@ -244,12 +244,15 @@ class Networks:
 
     async def prune(self, matches: Callable[[Network], bool] = lambda each: True) -> Sequence[str]:
         """Remove every user-defined network without running containers that `matches`; their names."""
-        unused = [
+        doomed = self.unused(matches)
+        for each in doomed:
+            await self.remove(each)
+        return [each.name for each in doomed]
+
+    def unused(self, matches: Callable[[Network], bool]) -> Sequence[Network]:
+        return [
             each for each in self.list() if not each.predefined and not self._members(each) and matches(each)
         ]
-        for each in unused:
-            await self.remove(each)
-        return [each.name for each in unused]
 
     async def _dismantle_network(self, wanted: Network) -> None:
         """Bridge first, record last: a crash in between leaves a network that can be removed again."""

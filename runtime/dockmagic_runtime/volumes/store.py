@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,15 +262,17 @@ class VolumeStore:
             removed.append(volume.name)
         return removed, freed
 
-    def prunable(self, *, anonymous_only: bool, matches: Callable[[Volume], bool]) -> Sequence[Volume]:
-        """What no container uses. Those with options stay, as with Docker: their files are not ours."""
+    def prunable(
+        self, *, anonymous_only: bool, matches: Callable[[Volume], bool], gone: Collection[str] = ()
+    ) -> Sequence[Volume]:
+        """What no container uses but those `gone`. Those with options stay: so Docker does it."""
         return [
             volume
             for volume in self.list()
             if not volume.options
             and (volume.anonymous or not anonymous_only)
             and matches(volume)
-            and not self._users_of(volume.name)
+            and all(user in gone for user in self._users_of(volume.name))
             and not self.holders.of(volume.name)
         ]
 
