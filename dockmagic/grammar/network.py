@@ -173,3 +173,24 @@ def disconnect(session: Session, name: str, container: str, force: bool) -> Any:
 @click.pass_obj
 def prune(session: Session, filter: tuple[Filter, ...], force: bool) -> Names:
     return pruning.prune(session, pruning.networks(filter), force=force)
+
+
+@network.command("topology", help="Show networks, containers, ports and this host as a map (dockmagic)")
+@switch("--live", "-l", help="Draw it again whenever something changes")
+@click.pass_obj
+def topology(session: Session, live: bool) -> Any:
+    from dockmagic.views.topology import Topology
+
+    found = Topology(session.client)
+    return found.panel() if live else found
+
+
+@network.command("trace", help="Show the path of a packet between containers, hop by hop (dockmagic)")
+@argument("source", "CONTAINER|host")
+@argument("target", "CONTAINER|ADDRESS")
+@argument("port", "[PORT]", required=False, type=INTEGER)
+@click.pass_obj
+def trace(session: Session, source: str, target: str, port: int | None) -> Any:
+    from dockmagic.views.trace import Trace
+
+    return Trace(session.client, source, target, port)

@@ -210,10 +210,28 @@ def close_all() -> None:
 
 def follow_container(panel: Panel, client: docker.DockerClient, identity: str) -> None:
     """Refresh the panel whenever something happened to the container, until it is removed."""
+    follow(
+        panel,
+        client,
+        ["container"],
+        concerns=lambda event: event["Actor"]["ID"] == identity,
+        last=lambda event: event["Action"] == "destroy",
+    )
+
+
+def follow(
+    panel: Panel,
+    client: docker.DockerClient,
+    types: list[str],
+    *,
+    concerns: Callable[[Any], bool] = lambda event: True,
+    last: Callable[[Any], bool] = lambda event: False,
+) -> None:
+    """Refresh the panel after each event of these types that concerns it, until the last one."""
     stream: list[Any] = []
 
-    def follow() -> None:
-        events: Any = client.events(decode=True, filters={"type": ["container"]})
+    def read() -> None:
+        events: Any = client.events(decode=True, filters={"type": types})
         stream.append(events)
         if panel.ended.is_set():
             hang_up(events)
@@ -221,10 +239,10 @@ def follow_container(panel: Panel, client: docker.DockerClient, identity: str) -
         panel.refresh()  # for what happened before we listened
         try:
             for event in events:
-                if event["Actor"]["ID"] != identity:
+                if not concerns(event):
                     continue
                 panel.refresh()
-                if panel.ended.is_set() or event["Action"] == "destroy":
+                if panel.ended.is_set() or last(event):
                     break
         except (ValueError, AttributeError):
             if not panel.ended.is_set():  # else close() has taken the socket away under the reader
@@ -232,7 +250,7 @@ def follow_container(panel: Panel, client: docker.DockerClient, identity: str) -
         finally:
             hang_up(events)
 
-    panel.start(follow, lambda: list(map(hang_up, stream)))
+    panel.start(read, lambda: list(map(hang_up, stream)))
 
 
 def hang_up(stream: Any) -> None:

@@ -150,18 +150,21 @@ class Fold:
 @dataclass(frozen=True)
 class Drawing:
     """An SVG with the sentence that says what it shows. The numbers it draws stand in a table of the same
-    picture.
+    picture. `reachable`: it has parts that the keyboard gets to, each with a label of its own.
     """
 
     svg: str
     sentence: str
+    reachable: bool = False
 
     def text(self) -> str:
         return self.sentence
 
     def html(self) -> str:
+        role = "group" if self.reachable else "img"
         return (
-            f'<figure class="dm-figure"><div role="img" aria-label="{escape(self.sentence)}">{self.svg}</div>'
+            f'<figure class="dm-figure">'
+            f'<div role="{role}" aria-label="{escape(self.sentence)}">{self.svg}</div>'
             f"<figcaption>{escape(self.sentence)}</figcaption></figure>"
         )
 

@@ -50,4 +50,13 @@ padding:.1em 0 .1em .9em;border-left:2px solid var(--dm-line);white-space:pre-wr
 max-height:24em;overflow-y:auto;color:var(--dm-text);background:none}
 .dm .dm-figure{margin:0 0 .7em}.dm .dm-figure svg{max-width:100%;height:auto;display:block}
 .dm .dm-figure figcaption{color:var(--dm-soft)}
+.dm .dm-map{font-size:12px}
+.dm .dm-map text{fill:currentColor}.dm .dm-map .dm-soft{fill:var(--dm-soft);font-family:var(--dm-code);
+font-size:11px}
+.dm .dm-map rect{fill:color-mix(in srgb,var(--dm-line) 12%,transparent);stroke:var(--dm-line)}
+.dm .dm-map path{fill:none;stroke:var(--dm-soft);stroke-opacity:.55}
+.dm .dm-map .dm-node{outline:none}
+.dm .dm-map .dm-node:hover rect,.dm .dm-map .dm-node:focus rect{stroke:var(--dm-accent);stroke-width:2}
+.dm .dm-map .dm-node:hover path,.dm .dm-map .dm-node:focus path{stroke:var(--dm-accent);stroke-width:2;
+stroke-opacity:1}
 """.strip().replace("\n", " ")

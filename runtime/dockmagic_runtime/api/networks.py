@@ -1,13 +1,18 @@
 """Routes of the tag Network."""
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
+from ipaddress import ip_address
 
 from aiohttp import web
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
-from dockmagic_runtime.errors import Forbidden, InvalidParameter
+from dockmagic_runtime.containers import joining
+from dockmagic_runtime.containers.record import Container, Records
+from dockmagic_runtime.errors import Forbidden, InvalidParameter, NotFound
 from dockmagic_runtime.images.listing import boolean, fits_labels, point_in_time
 from dockmagic_runtime.networks.network import Network
 
@@ -80,6 +85,76 @@ def matcher(filters: dict[str, list[str]]) -> Callable[[Network], bool]:
         fits_labels(network.labels, filters)
         and all(timestamps.parse(network.created) < until for until in untils)
     )
+
+
+@routes.get("/dockmagic/topology")
+async def topology(call: Call) -> web.StreamResponse:
+    """This host, the networks, and the running containers with their places in them and published ports."""
+    services = call.services
+    found = await services.networks.topology()
+    endpoints = found.pop("endpoints")
+    ports = await asyncio.to_thread(services.networks.published_ports)
+    records = services.containers.records
+    running = sorted((each for each in records.all() if each.state.running), key=lambda each: each.name)
+    found["containers"] = [
+        {
+            "id": each.id,
+            "name": each.name,
+            "joins": _joined(each, records),
+            "endpoints": endpoints.get(each.id, []),
+            "ports": [port for port in ports if port["container_id"] == each.id],
+        }
+        for each in running
+    ]
+    return answer(found)
+
+
+def _joined(container: Container, records: Records) -> str:
+    """The container whose network it has, which may have ended meanwhile."""
+    kind, _, identity = container.network_mode.partition(":")
+    owner = records.find(identity) if kind == "container" else None
+    return owner.name if owner else ""
+
+
+@routes.get("/dockmagic/trace")
+async def trace(call: Call) -> web.StreamResponse:
+    """The hops of a packet: `from` a container or `host`, `to` a container or an address, to a TCP `port`."""
+    services = call.services
+    source, target = call.text("from"), call.text("to")
+    if not source or not target:
+        raise InvalidParameter("missing parameters from and to: two containers, or host and a container")
+    begin = None if source == "host" else _owner(call, source)
+    try:
+        end = _owner(call, target)
+    except NotFound:
+        try:
+            address = ip_address(target)
+        except ValueError:
+            raise NotFound(f"No such container: {target}") from None
+        port = call.number("port", 80) or 80
+        hops = await services.networks.trace(begin.id if begin else None, address, port)
+    else:
+        port = call.number("port") or _port(end)
+        hops = await services.networks.trace(begin.id if begin else None, end.id, port)
+    return answer([asdict(hop) for hop in hops])
+
+
+def _owner(call: Call, name: str) -> Container:
+    """The container whose network the named one uses, which mostly is itself."""
+    containers = call.services.containers
+    container = containers.get(name)
+    return joining.network_owner(container, containers.records) or container
+
+
+def _port(container: Container) -> int:
+    """The first TCP port that the container says it has."""
+    exposed = container.config.get("ExposedPorts") or {}
+    found = sorted(int(each.partition("/")[0]) for each in exposed if each.endswith("/tcp"))
+    if not found:
+        raise InvalidParameter(
+            f"container {container.name} exposes no TCP port: say which one is to be tried, such as 80"
+        )
+    return found[0]
 
 
 @routes.get("/networks/{id}")

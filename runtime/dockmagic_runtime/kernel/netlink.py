@@ -43,12 +43,14 @@ _IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 _NO_DUPLICATE_DETECTION = 2  # linux/if_addr.h, IFA_F_NODAD
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _STATE_DISABLED = 0
+_NUD_PERMANENT = 0x80  # linux/neighbour.h
 
 _MARSHAL = rtnl.Marshal()
 _MARSHAL.msg_map = {
     rtnl.RTM_NEWLINK: rtnl.ifinfmsg,
     rtnl.RTM_NEWADDR: rtnl.ifaddrmsg,
     rtnl.RTM_NEWROUTE: rtnl.rtmsg,
+    rtnl.RTM_NEWNEIGH: rtnl.ndmsg,
 }
 
 Interface = IPv4Interface | IPv6Interface
@@ -84,11 +86,27 @@ class Message:
 
 @dataclass(frozen=True)
 class Link:
-    """An interface as the kernel lists it; `master` is the index of its bridge, 0 if none."""
+    """An interface as the kernel lists it.
+
+    `master` is the index of its bridge, `other_end` that of a veth's other end, which is mostly in another
+    namespace; 0 if there is none.
+    """
 
     index: int
     name: str
-    master: int
+    master: int = 0
+    other_end: int = 0
+    mac: str = ""
+    up: bool = False
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the kernel would send to an address: the index of the interface, its own address, the gateway."""
+
+    interface: int
+    source: str
+    gateway: str
 
 
 def _nested(*attributes: Attribute) -> dict[str, list[Attribute]]:
@@ -311,7 +329,14 @@ class Route:
 
     def links(self) -> list[Link]:
         return [
-            Link(link["index"], link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MASTER", 0))
+            Link(
+                link["index"],
+                link.get_attr("IFLA_IFNAME"),
+                link.get_attr("IFLA_MASTER") or 0,
+                link.get_attr("IFLA_LINK") or 0,
+                link.get_attr("IFLA_ADDRESS") or "",
+                bool(link["flags"] & rtnl.IFF_UP),
+            )
             for link in self._dump(Message(rtnl.ifinfmsg, rtnl.RTM_GETLINK))
         ]
 
@@ -331,6 +356,32 @@ class Route:
             for route in self._dump(Message(rtnl.rtmsg, rtnl.RTM_GETROUTE))
             if route["dst_len"] and route["table"] == _MAIN_TABLE
         ]
+
+    def way_to(self, address: IPv4Address | IPv6Address) -> Way:
+        """The route that this namespace takes. Raises `OSError` (ENETUNREACH) if it has none."""
+        fields = {"family": _FAMILY[address.version], "dst_len": address.max_prefixlen}
+        message = Message(
+            rtnl.rtmsg, rtnl.RTM_GETROUTE, fields=fields, attributes=(("RTA_DST", str(address)),)
+        )
+        self._sequence += 1
+        self._socket.send(message.encode(self._sequence, 0))
+        answer = next(self._receive(self._sequence))
+        if refusal := _refusal(answer):
+            raise refusal
+        return Way(
+            answer.get_attr("RTA_OIF"),
+            answer.get_attr("RTA_PREFSRC") or "",
+            answer.get_attr("RTA_GATEWAY") or "",
+        )
+
+    def learned(self, bridge: int) -> dict[str, int]:
+        """At which port (index) a bridge has learned each MAC address to be."""
+        message = Message(rtnl.ndmsg, rtnl.RTM_GETNEIGH, fields={"family": socket.AF_BRIDGE})
+        return {
+            entry.get_attr("NDA_LLADDR"): entry["ifindex"]
+            for entry in self._dump(message)
+            if entry.get_attr("NDA_MASTER") == bridge and not entry["state"] & _NUD_PERMANENT
+        }
 
     def _dump(self, message: Message) -> Iterator[Any]:
         """All objects of the kind `message` asks for, as pyroute2's messages."""

@@ -10,7 +10,7 @@ import threading
 from functools import cache
 from typing import Any
 
-_OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
+_OUTPUT_STATELESS, _OUTPUT_HANDLE, _OUTPUT_JSON = 1 << 2, 1 << 3, 1 << 4  # NFT_CTX_OUTPUT_*
 
 # One command at a time in the whole process: the library shares parser state between contexts.
 _turn = threading.Lock()
@@ -61,14 +61,21 @@ class Nftables:
 
     def query(self, command: str) -> list[dict[str, Any]]:
         """What a `list …` command shows, as libnftables-json(5) objects."""
-        with _turn:
-            self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON)
-            try:
-                text = self._run(command)
-            finally:
-                self._library.nft_ctx_output_set_flags(self._context, 0)
+        text = self._shown(command, _OUTPUT_JSON)
         answer: list[dict[str, Any]] = json.loads(text)["nftables"] if text else []
         return answer
+
+    def listing(self, command: str) -> str:
+        """What a `list …` command shows, as text, without counters, with `# handle N` behind each rule."""
+        return self._shown(command, _OUTPUT_STATELESS | _OUTPUT_HANDLE)
+
+    def _shown(self, command: str, form: int) -> str:
+        with _turn:
+            self._library.nft_ctx_output_set_flags(self._context, form)
+            try:
+                return self._run(command)
+            finally:
+                self._library.nft_ctx_output_set_flags(self._context, 0)
 
     def _run(self, commands: str) -> str:
         failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())

@@ -47,9 +47,11 @@ with _not_run("pyroute2"):
         RTM_DELLINK,
         RTM_GETADDR,
         RTM_GETLINK,
+        RTM_GETNEIGH,
         RTM_GETROUTE,
         RTM_NEWADDR,
         RTM_NEWLINK,
+        RTM_NEWNEIGH,
         RTM_NEWROUTE,
         RTM_SETLINK,
         rt_proto,
@@ -58,6 +60,7 @@ with _not_run("pyroute2"):
     )
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP, ifinfmsg
+    from pyroute2.netlink.rtnl.ndmsg import ndmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 __all__ = [
@@ -75,15 +78,18 @@ __all__ = [
     "RTM_DELLINK",
     "RTM_GETADDR",
     "RTM_GETLINK",
+    "RTM_GETNEIGH",
     "RTM_GETROUTE",
     "RTM_NEWADDR",
     "RTM_NEWLINK",
+    "RTM_NEWNEIGH",
     "RTM_NEWROUTE",
     "RTM_SETLINK",
     "SOL_NETLINK",
     "Marshal",
     "ifaddrmsg",
     "ifinfmsg",
+    "ndmsg",
     "nlmsg",
     "rt_proto",
     "rt_scope",

@@ -24,7 +24,17 @@ from dockmagic_runtime.errors import (
     SystemFailure,
 )
 from dockmagic_runtime.kernel.netlink import Route
-from dockmagic_runtime.networks import bridge, creation, ipam, namespace, ports, resolvconf, sandbox
+from dockmagic_runtime.networks import (
+    bridge,
+    creation,
+    ipam,
+    namespace,
+    ports,
+    resolvconf,
+    sandbox,
+    topology,
+    tracing,
+)
 from dockmagic_runtime.networks.catalogue import Catalogue
 from dockmagic_runtime.networks.coexistence import Coexistence
 from dockmagic_runtime.networks.drivers import DRIVERS
@@ -35,6 +45,7 @@ from dockmagic_runtime.networks.network import Network
 from dockmagic_runtime.networks.ports import Ports
 from dockmagic_runtime.networks.ruleset import Ruleset
 from dockmagic_runtime.networks.sandbox import Dns, Sandbox
+from dockmagic_runtime.networks.tracing import Hop, Tracer
 from dockmagic_runtime.storage.database import Database
 
 _log = logging.getLogger(__name__)
@@ -65,6 +76,8 @@ class Networks:
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="networks")
         # Creating, removing and what follows in the kernel is one network at a time.
         self._changing = asyncio.Lock()
+        self._tracing = asyncio.Lock()
+        self._tracer = Tracer(config.nft_table)
         db.migrate("sandboxes", *sandbox.SCHEMA)
 
     # the engine's life
@@ -138,6 +151,7 @@ class Networks:
                 each.publications = [p for p in each.publications if p not in lost]
         publications = [p for each in self._sandboxes.values() for p in each.publications]
         self._ruleset.install(self._catalogue.bridged, publications)
+        self._tracer.remove()  # of a trace that was killed
 
     def _sweep(self) -> None:
         """Namespaces without a sandbox. (A bridge always has a record: written first, removed last.)"""
@@ -426,6 +440,27 @@ class Networks:
             }
             for publication in sorted(self._ruleset.published(), key=lambda p: (p.host_port, p.protocol))
         ]
+
+    async def topology(self) -> Json:
+        """What hangs on what; see `topology.read`."""
+        return await self._in_thread(self._read_topology)
+
+    def _read_topology(self) -> Json:
+        with Route() as route:
+            return topology.read(self.list(), list(self._sandboxes.values()), route)
+
+    async def trace(self, source: str | None, target: str | Address, port: int) -> Sequence[Hop]:
+        """The way of a packet from a container (its id; None: this host) to a TCP port of another.
+
+        Raises Conflict: one of them does not run, or has no network.
+        """
+        begin = None if source is None else self._running(source)
+        end = self._running(target) if isinstance(target, str) else target
+        resolved = None
+        if begin and isinstance(end, Sandbox):
+            resolved = self._addresses(begin, end.name.lower())
+        async with self._tracing:
+            return await self._in_thread(self._tracer.trace, tracing.aim(begin, end, port, resolved))
 
     async def _connect(self, new: Sandbox) -> None:
         """The kernel's part of a sandbox: namespace, interfaces, published ports, resolver."""
