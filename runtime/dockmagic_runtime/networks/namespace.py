@@ -7,6 +7,7 @@ there: a netlink or DNS socket stays in the namespace of its birth, whoever uses
 All functions here may be called from any thread of the engine; each leaves its thread where it was.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -141,8 +142,8 @@ def silence(route: Route, endpoint: Endpoint) -> None:
     try:
         route.request(netlink.silence(route.index(endpoint.host_interface)))
     except OSError as error:
-        # The namespace, and the pair with it, may be gone already.
-        if not isinstance(error, FileNotFoundError) and error.errno != 19:
+        # The namespace, and the pair with it, may be gone already, or somebody has pulled it off its bridge.
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
             raise
 
 

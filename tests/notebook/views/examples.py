@@ -35,6 +35,75 @@ PORTS = [
     },
 ]
 
+TOPOLOGY: dict[str, Any] = {
+    "host": {
+        "interfaces": [{"name": EVIL, "addresses": ["192.0.2.2/24", "2001:db8::2/64"], "up": True}],
+        "way_out": {"interface": "eth0", "gateway": "", "address": "192.0.2.2"},
+    },
+    "networks": [
+        {
+            "id": letter * 64,
+            "name": name,
+            "driver": driver,
+            "interface": "br-1" if driver == "bridge" else "",
+            "up": True,
+            "addresses": ["172.18.0.1/16"],
+            "subnets": ["172.18.0.0/16", "fd00::/64"],
+            "internal": name == "inner",
+        }
+        for letter, name, driver in (
+            ("a", EVIL, "bridge"),
+            ("b", "inner", "bridge"),
+            ("c", "host", "host"),
+            ("d", "none", "null"),
+            ("e", "lan", "macvlan"),
+        )
+    ],
+    "containers": [
+        {
+            "id": "f" * 64,
+            "name": EVIL,
+            "joins": "",
+            "endpoints": [
+                {
+                    "network": EVIL,
+                    "interface": "eth0",
+                    "addresses": ["172.18.0.2"],
+                    "mac": "",
+                    "port": "veth1",
+                },
+                {"network": "inner", "interface": "eth1", "addresses": [], "mac": "", "port": ""},
+                {"network": "unknown", "interface": "eth2", "addresses": [], "mac": "", "port": ""},
+            ],
+            "ports": PORTS,
+        },
+        {"id": "0" * 64, "name": "joined", "joins": EVIL, "endpoints": [], "ports": []},
+        {
+            "id": "1" * 64,
+            "name": "at home",
+            "joins": "",
+            "endpoints": [{"network": "host", "interface": "", "addresses": [], "mac": "", "port": ""}],
+            "ports": [],
+        },
+    ],
+}
+NO_TOPOLOGY: dict[str, Any] = {
+    "host": {"interfaces": [], "way_out": None},
+    "networks": [],
+    "containers": [],
+}
+
+HOPS: list[dict[str, Any]] = [
+    {"where": EVIL, "what": "route", "name": "172.18.0.3", "words": "directly on eth0", "bad": False},
+    {
+        "where": "host",
+        "what": "rule: drop",
+        "name": "theirs x",
+        "words": f'iifname "{EVIL}" drop',
+        "bad": True,
+    },
+]
+
 LAYERS: dict[str, Any] = {
     "name": "web",
     "image": "my-app:latest",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dockmagic.views import cards, layers, namespaces, ports, progress, resources, tables
+from dockmagic.views import cards, layers, namespaces, ports, progress, resources, tables, topology, trace
 from dockmagic.views.parts import Cell, Column, Drawing, Facts, Fold, Note, Part, Table
 from dockmagic.views.view import View
 from tests.notebook.views import examples
@@ -65,6 +65,9 @@ PICTURES: dict[str, Callable[[], View]] = {
     "namespaces": lambda: View(*namespaces.parts(EVIL, examples.NAMESPACES)),
     "namespaces of a stopped one": lambda: View(*namespaces.parts(EVIL, {"pid": 0, "kinds": []})),
     "ports": lambda: View(*ports.parts(examples.PORTS, kernel=True)),
+    "topology": lambda: View(*topology.parts(examples.TOPOLOGY, kernel=True)),
+    "no topology": lambda: View(*topology.parts(examples.NO_TOPOLOGY, kernel=False)),
+    "trace": lambda: View(*trace.parts(EVIL, "db", examples.HOPS)),
     "no ports": lambda: View(*ports.parts([], EVIL, kernel=False)),
     "layers of a container": lambda: View(*layers.parts(examples.LAYERS)),
     "layers of an image": lambda: View(*layers.parts({**examples.LAYERS, "writable": None})),
