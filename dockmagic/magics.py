@@ -22,6 +22,7 @@ alone; its magics block, and Stop works there as well.
 
 import ast
 import asyncio
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -153,7 +154,9 @@ def _evaluate(expression: str, namespace: dict[str, Any]) -> Any:
 
 
 def _word(value: Any) -> str:
-    """A docker-py object stands for its name or id."""
+    """A docker-py object stands for its name or id; a path, which has a name too, for itself."""
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
     for attribute in ("name", "id"):
         text = getattr(value, attribute, None)
         if isinstance(text, str):

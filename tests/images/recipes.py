@@ -114,6 +114,34 @@ fi
 exec setpriv --reuid postgres --regid postgres --init-groups "$@" -c "listen_addresses=*"
 """
 
+_MYSQL_ENTRYPOINT = """\
+#!/bin/sh
+# Makes the database on the first start, as the mysql image does, then runs the server as its user.
+set -e
+if [ "$1" != mysqld ]; then exec "$@"; fi
+shift
+data=/var/lib/mysql
+if [ ! -d "$data/mysql" ]; then
+    if [ -z "$MYSQL_ROOT_PASSWORD" ]; then
+        echo "[ERROR] [Entrypoint]: Database is uninitialized and password option is not specified" >&2
+        echo "    You need to specify MYSQL_ROOT_PASSWORD as an environment variable" >&2
+        exit 1
+    fi
+    chown mysql: "$data"
+    chmod 700 "$data"
+    mariadb-install-db --user=mysql --datadir="$data" --auth-root-authentication-method=normal \\
+        --skip-test-db >/dev/null
+    {
+        echo "ALTER USER root@localhost IDENTIFIED BY '$MYSQL_ROOT_PASSWORD';"
+        echo "CREATE USER root@'%' IDENTIFIED BY '$MYSQL_ROOT_PASSWORD';"
+        echo "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;"
+        if [ -n "$MYSQL_DATABASE" ]; then echo "CREATE DATABASE $MYSQL_DATABASE;"; fi
+    } >/tmp/first.sql
+    set -- --init-file=/tmp/first.sql "$@"
+fi
+exec mariadbd --user=mysql --datadir="$data" --bind-address="*" "$@"
+"""
+
 RECIPES = (
     Recipe(
         name="busybox",
@@ -224,6 +252,26 @@ RECIPES = (
             "User": "redis",
             "Volumes": {"/data": {}},
             "WorkingDir": "/data",
+        },
+    ),
+    Recipe(
+        name="mysql",
+        tags=("latest", "8"),
+        about="Debian's mariadb-server on the debian stand-in",
+        base="debian",
+        packages=("mariadb-server",),
+        files={"/usr/local/bin/docker-entrypoint.sh": _MYSQL_ENTRYPOINT},
+        run="""
+            rm -rf /var/lib/mysql
+            mkdir -p /var/lib/mysql /run/mysqld
+            chown mysql: /var/lib/mysql /run/mysqld
+        """,
+        config={
+            "Entrypoint": ["docker-entrypoint.sh"],
+            "Cmd": ["mysqld"],
+            "Env": [PATH],
+            "ExposedPorts": {"3306/tcp": {}},
+            "Volumes": {"/var/lib/mysql": {}},
         },
     ),
 )

@@ -1,5 +1,7 @@
 """Words of a line, Python values in them, and which magics of a cell can await."""
 
+from pathlib import Path
+
 import pytest
 
 from dockmagic.errors import UsageMistake
@@ -30,6 +32,7 @@ def test_expansion_keeps_a_value_one_word() -> None:
     assert expand(["{web}", "{n + 1}", "x{n}y"], space) == ["web", "3", "x2y"]
     assert expand(["rm", "{many}"], space) == ["rm", "web", "db"]
     assert expand(["{{.Names}}"], space) == ["{{.Names}}"]
+    assert expand(["{path}"], {"path": Path("/a b/c")}) == ["/a b/c"]
 
 
 def test_a_wrong_expression_is_one_line() -> None:

@@ -272,8 +272,7 @@ class Containers:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
         self._launcher.give_back(container)
         await self._volumes.holders.release_all(container.id)
-        if container.endpoints:
-            await self._networks.release(container.id)
+        await self._networks.release(container.id)
         for attachment in live.waiting_attachments:
             attachment.socket.close()
         live.waiting_attachments.clear()
@@ -351,9 +350,8 @@ class Containers:
             await live.cleaned
         self._launcher.give_back(container)
         await self._volumes.holders.release_all(container.id)
-        if container.endpoints:
-            await self._networks.release(container.id)
-            container.networks = {}
+        await self._networks.release(container.id)  # it may have left all its networks by now
+        container.networks = {}
         if container.host_config["AutoRemove"] and container.id in self._live:
             # Its own task: remove() awaits this one.
             self._in_background(self.remove(container, volumes=True))

@@ -5,6 +5,9 @@ from pathlib import Path
 import docker
 from docker.models.containers import Container
 from docker.models.networks import Network
+from dockmagic_runtime.config import EngineConfig
+
+from tests.conftest import EngineProcess
 
 
 def _sleeper(client: docker.DockerClient, name: str, network: str) -> Container:
@@ -61,3 +64,17 @@ def test_network_none_has_loopback_only(client: docker.DockerClient) -> None:
     key = Path(container.attrs["NetworkSettings"]["SandboxKey"])
     assert key.stat().st_ino == Path(f"/proc/{container.attrs['State']['Pid']}/ns/net").stat().st_ino
     assert key.stat().st_ino != Path("/proc/self/ns/net").stat().st_ino
+
+
+def test_a_container_that_left_its_only_network_leaves_nothing(own_engine: EngineProcess) -> None:
+    engine = own_engine.start()
+    config = EngineConfig(data_root=engine.data_root)
+    engine.docker("network", "create", "only")
+    engine.docker("run", "-d", "--name", "alone", "--network", "only", "busybox", "sleep", "1000")
+    engine.docker("network", "disconnect", "only", "alone")
+    assert len(list((config.run_root / "netns").iterdir())) == 1
+    engine.docker("rm", "-f", "alone")
+    engine.docker("network", "rm", "only")
+    assert list((config.run_root / "netns").iterdir()) == []
+    engine.stop()
+    assert not Path("/sys/class/net", config.bridge).exists()
