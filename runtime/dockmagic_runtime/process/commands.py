@@ -20,8 +20,6 @@ from dockmagic_runtime.oci.spec import VERSION as SPEC_VERSION
 
 Arguments = argparse.Namespace
 
-_DEFAULT_ROOT = "/run/dockmagic-runtime"
-
 
 class Log:
     """Where errors and warnings go: `--log`, `--log-format`, `--debug`."""
@@ -411,12 +409,16 @@ def _print_table(rows: list[list[str]]) -> None:
 
 
 def _grammar() -> argparse.ArgumentParser:
+    from dockmagic_runtime.process.state import DEFAULT_ROOT
+
     parser = argparse.ArgumentParser(
         "dockmagic-runtime", description="An OCI runtime for Linux containers.", allow_abbrev=False
     )
     version = f"dockmagic-runtime version {__version__}\nspec: {SPEC_VERSION}"
     parser.add_argument("--version", "-v", action="version", version=version)
-    parser.add_argument("--root", default=_DEFAULT_ROOT, help="where the state of containers is (a tmpfs)")
+    parser.add_argument(
+        "--root", default=str(DEFAULT_ROOT), help="where the state of containers is (a tmpfs)"
+    )
     parser.add_argument("--log", help="the file to write errors and warnings to (default: stderr)")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--debug", action="store_true", help="log more")

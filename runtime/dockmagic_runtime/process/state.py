@@ -24,6 +24,7 @@ from dockmagic_runtime.kernel import pidfd
 from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.kernel.libc import NR, syscall
 
+DEFAULT_ROOT = Path("/run/dockmagic-runtime")
 _VALID_ID = re.compile(r"[\w+.-]+", re.ASCII)
 
 
@@ -125,6 +126,9 @@ class Container:
         grave = self.directory.with_name(f".{self.id}.{os.getpid()}")
         self.directory.rename(grave)
         shutil.rmtree(grave)
+        if self.directory.parent == DEFAULT_ROOT:  # another one is its user's
+            with contextlib.suppress(OSError):  # somebody else's containers are in it
+                DEFAULT_ROOT.rmdir()
 
     def _frozen(self) -> bool:
         try:
@@ -136,14 +140,17 @@ class Container:
 def register(container: Container, root: Path) -> Container:
     """Take the id, for good. Raises Conflict if it's taken already."""
     check_id(container.id)
-    root.mkdir(mode=0o711, parents=True, exist_ok=True)
     container.directory = root / container.id
-    try:
-        container.directory.mkdir(mode=0o711)
-    except FileExistsError:
-        raise Conflict("container with given ID already exists") from None
-    container.save()
-    return container
+    while True:
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        try:
+            container.directory.mkdir(mode=0o711)
+        except FileExistsError:
+            raise Conflict("container with given ID already exists") from None
+        except FileNotFoundError:
+            continue  # another command has just removed the last container, and the root with it
+        container.save()
+        return container
 
 
 def load(root: Path, container_id: str) -> Container:
