@@ -62,7 +62,17 @@ class Buildah:
 
     def build(self, context: Path, lines: str, *, nocache: bool) -> float:
         (context.parent / "Dockerfile").write_text(f"FROM {self.base}\n{lines}\n")
-        options = ["--layers", "--isolation", "oci", "--tls-verify=false", "-q", "-t", NAME]
+        options = [
+            "--layers",
+            "--isolation",
+            "oci",
+            "--runtime",
+            "runc",
+            "--tls-verify=false",
+            "-q",
+            "-t",
+            NAME,
+        ]
         options += ["--no-cache"] if nocache else []
         began = time.perf_counter()
         self.run("bud", *options, "-f", str(context.parent / "Dockerfile"), str(context))
