@@ -1,8 +1,9 @@
 """Routes of the tag Volume, and what Docker has not: archives of volumes, clones, other names."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.listing import fits_labels
 from dockmagic_runtime.volumes import archive
-from dockmagic_runtime.volumes.store import ANONYMOUS_LABEL, Volume
+from dockmagic_runtime.volumes.store import ANONYMOUS_LABEL, Volume, VolumeStore
 
 routes = Routes()
 
@@ -104,10 +105,18 @@ def prune_options(call: Call, filters: dict[str, list[str]]) -> dict[str, Any]:
 @routes.get("/dockmagic/volumes/{name}/export")
 async def export(call: Call) -> web.StreamResponse:
     """All files of the volume as a tar."""
-    volumes = call.services.volumes
-    volume = volumes.get(call["name"])
-    async with volumes.held([volume], "export"):
-        return await send_tar(call, pipes.tap(lambda out: archive.write(volume.path, out)))
+    return await send_tar(call, _exported(call.services.volumes, call["name"]))
+
+
+async def _exported(volumes: VolumeStore, name: str) -> AsyncGenerator[bytes, None]:
+    """Held until the last piece, and no longer: who has the whole archive may remove the volume."""
+    volume = volumes.get(name)
+    async with (
+        volumes.held([volume], "export"),
+        contextlib.aclosing(pipes.tap(lambda out: archive.write(volume.path, out))) as pieces,
+    ):
+        async for piece in pieces:
+            yield piece
 
 
 @routes.post("/dockmagic/volumes/{name}/import")

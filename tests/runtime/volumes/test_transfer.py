@@ -192,6 +192,17 @@ def test_a_bad_archive_leaves_nothing(engine: EngineProcess, odd: Path, broken: 
     assert engine.docker("volume", "ls", "-q").stdout == "odd\n"
 
 
+def test_who_has_the_archive_may_remove_the_volume(engine: EngineProcess) -> None:
+    for number in range(30):
+        engine.docker("volume", "create", "short")
+        (files_of(engine, "short") / "file").write_bytes(bytes(number * 1000))
+        assert ask(engine, "GET", "short/export")[0] == 200
+        connection = Connection(engine.socket)
+        connection.request("DELETE", "/volumes/short")
+        assert connection.getresponse().status == 204
+        connection.close()
+
+
 def test_nobody_removes_what_is_read(engine: EngineProcess, client: docker.DockerClient) -> None:
     client.volumes.create("large")
     with (files_of(engine, "large") / "file").open("wb") as file:
