@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-level", choices=_LEVELS, help="what goes to stderr (default: info)")
     parser.add_argument(
-        "--layer-limit", metavar="BYTES", help="refuse a layer that unpacks to more, as 20g (default: 100g)"
+        "--layer-limit",
+        metavar="BYTES",
+        help="refuse a layer, a build context or an archive of ADD that unpacks to more, as 20g (default: 100g)",
     )
     parser.add_argument(
         "--config",

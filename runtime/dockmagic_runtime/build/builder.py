@@ -152,7 +152,9 @@ class Builder:
         self._running.add(task)
         try:
             async with self._images.adding():
-                await pipes.feed(context, lambda tar: unpack_context(tar, directory / "context"))
+                await pipes.feed(
+                    context, lambda tar: unpack_context(tar, directory / "context", self._layers.limit)
+                )
                 return await _Build(self, build_id, directory, options, emit).run()
         finally:
             try:
@@ -287,6 +289,7 @@ class _Build:
             self._flights,
             self._cache_sources,
             epoch,
+            limit=self._builder._layers.limit,
         )
 
     def _named_images(self) -> Iterator[Image]:

@@ -75,11 +75,14 @@ class Reading:
 PLAIN = Reading()
 
 
-def unpack_context(stream: BinaryIO, directory: Path) -> None:
-    """A context tar, compressed or not, into the new `directory`. Raises InvalidParameter."""
+def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) -> None:
+    """A context tar, compressed or not, into the new `directory`. Raises InvalidParameter.
+
+    `limit`: bytes of the unpacked tar; one that says more is taken for a bomb.
+    """
     directory.mkdir(parents=True)
     with _open(directory) as root, decompress(stream) as plain, Unpacker(root, owner=(0, 0)) as unpacker:
-        reader = tar.TarReader(tar.chunks_of(plain.read))
+        reader = tar.TarReader(tar.chunks_of(plain.read, limit=limit))
         for entry in reader:
             # Of the client's files a build has contents and modes: then a layer may link to them.
             entry.xattrs = {}

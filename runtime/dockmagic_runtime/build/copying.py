@@ -32,17 +32,18 @@ def copy(
     unpack: bool = False,
     upper: int | None = None,
     linking: bool = False,
+    limit: int | None = None,
 ) -> None:
     """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter.
 
     `owner` None: as the files have it. `upper`: where what is written to `root` goes, if that is an overlay.
-    `linking`: the sources are on the same file system and the build's own.
+    `linking`: the sources are on the same file system and the build's own. `limit`: bytes of an archive.
     """
     linking = linking and owner == (0, 0) and reading.as_they_are
     is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
-            _extract(source, root, target)
+            _extract(source, root, target, limit)
         elif source.below or source.is_directory or is_directory or _is_directory(root, target):
             place = f"{target}/{source.below}" if source.below else target
             _Directory(root, place, owner, upper, linking).fill(source, reading)
@@ -130,11 +131,11 @@ def _is_archive(source: Source) -> bool:
         return False
 
 
-def _extract(source: Source, root: int, target: str) -> None:
+def _extract(source: Source, root: int, target: str, limit: int | None) -> None:
     fd = make_directory(root, target)
     try:
         with _opened(source) as stream, Unpacker(fd) as unpacker:
-            unpacker.unpack(tar.TarReader(tar.chunks_of(stream.read)))
+            unpacker.unpack(tar.TarReader(tar.chunks_of(stream.read, limit=limit)))
     finally:
         os.close(fd)
 

@@ -71,6 +71,8 @@ class Surroundings:
     cache_sources: CacheSources
     epoch: int | None = None
     """SOURCE_DATE_EPOCH: the time that all is made at, for the same image on any machine."""
+    limit: int | None = None
+    """Bytes that an archive of ADD may unpack to."""
 
 
 @dataclass
@@ -171,6 +173,7 @@ class Stage:
                         upper=upper,
                         # With an epoch the layer's files get other times than the context's.
                         linking=self._around.epoch is None,
+                        limit=self._around.limit,
                     )
 
                 return await self._write(step, work, alone=instruction.link, copied=True)

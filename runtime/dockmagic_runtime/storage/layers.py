@@ -52,7 +52,7 @@ class LayerStore:
     def __init__(self, root: Path, *, limit: int = 100 << 30) -> None:
         """`limit`: bytes of an unpacked layer; a blob that says more is taken for a bomb."""
         self.root = root
-        self._limit = limit
+        self.limit = limit
         self._tmp = root / "tmp"
         self._tmp.mkdir(parents=True, exist_ok=True)
         # What is set-user-ID inside of an image is nobody's business on the host.
@@ -95,7 +95,7 @@ class LayerStore:
         """
         if diff_id and (layer := self.get(diff_id)):
             return layer
-        with self._temporary() as temporary, _HashedChunks(stream, self._limit) as chunks:
+        with self._temporary() as temporary, _HashedChunks(stream, self.limit) as chunks:
             tree = temporary / "fs"
             tree.mkdir(mode=0o755)
             tree.chmod(0o755)

@@ -426,6 +426,19 @@ def _pax_record(key: bytes, value: bytes) -> bytes:
     return b"%d" % length + body
 
 
-def chunks_of(read: Callable[[int], bytes], size: int = 1 << 20) -> Iterator[bytes]:
-    """A stream's `read` as an iterator of chunks."""
-    return iter(lambda: read(size), b"")
+def chunks_of(read: Callable[[int], bytes], size: int = 1 << 20, limit: int | None = None) -> Iterator[bytes]:
+    """A stream's `read` as an iterator of chunks. It raises InvalidParameter at more than `limit` bytes."""
+    chunks = iter(lambda: read(size), b"")
+    return chunks if limit is None else _limited(chunks, limit)
+
+
+def _limited(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    left = limit
+    for chunk in chunks:
+        left -= len(chunk)
+        if left < 0:
+            raise InvalidParameter(
+                f"the archive is larger than {limit} bytes when unpacked: start the engine with a larger"
+                " --layer-limit if it is meant to be"
+            )
+        yield chunk

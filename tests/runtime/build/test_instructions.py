@@ -4,16 +4,19 @@ Each row is a Dockerfile (on `base`), and a command in the image with what it pr
 value.
 """
 
+import io
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from dockmagic_runtime.build.options import BuildOptions
 from dockmagic_runtime.errors import EngineError, InvalidParameter
 from dockmagic_runtime.oci.image import Platform
 
-from .conftest import Bench
+from .conftest import Bench, chunks
 
 FILES: dict[str, str | bytes] = {
     "a.txt": "A\n",
@@ -227,3 +230,25 @@ async def test_another_platform(bench: Bench) -> None:
     other = "linux/arm64" if HOST.architecture != "arm64" else "linux/amd64"
     image = await bench.build("FROM scratch\nCOPY a.txt /\n", FILES, platform=other)
     assert image.config["architecture"] == other.partition("/")[2]
+
+
+def bomb(size: int) -> bytes:
+    """A compressed tar with so many zeros."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        info = tarfile.TarInfo("zeros")
+        info.size = size
+        tar.addfile(info, io.BytesIO(bytes(size)))
+    return packed.getvalue()
+
+
+async def test_bombs_in_a_build_are_refused(bench: Bench) -> None:
+    """In an archive that ADD unpacks, and as the whole context: a small file that says it is a large one."""
+    bench.layers.limit = 5_000_000
+    files = {"fine.tgz": bomb(4_000_000), "bomb.tgz": bomb(50_000_000)}
+    image = await bench.build("FROM base\nADD fine.tgz /x/\n", files)
+    assert bench.sh(image, "stat -c %s /x/zeros") == "4000000\n"
+    with pytest.raises(InvalidParameter, match="larger than 5000000 bytes when unpacked"):
+        await bench.build("FROM base\nADD bomb.tgz /x/\n", files)
+    with pytest.raises(InvalidParameter, match="larger than 5000000 bytes when unpacked"):
+        await bench.builder.build(chunks(io.BytesIO(bomb(50_000_000))), BuildOptions(), lambda message: None)
