@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--layer-limit",
         metavar="BYTES",
-        help="refuse a layer, a build context or an archive of ADD that unpacks to more, as 20g (default: 100g)",
+        help="refuse a layer, build context or archive of ADD that unpacks to more, as 20g (default: 100g)",
     )
     parser.add_argument(
         "--config",
