@@ -141,16 +141,12 @@ def dockerfile(session: Session, context: str | None, explain: bool, **given: An
 
 def explained(session: Session, text: str, directory: Path | None, target: str | None = None) -> Any:
     """The picture of what each line of the Dockerfile `text` does. Raises DockmagicError."""
-    from dockmagic.views.engine import is_ours
     from dockmagic.views.explanation import Explanation
 
-    if not is_ours(session.client):
-        raise DockmagicError("this engine cannot explain a Dockerfile (dockmagic's can): %docker context use")
     ignores = None if directory is None else (directory / ".dockerignore").is_file()
-    api = session.api
     asked = {"Dockerfile": text, "Target": target, "Ignores": ignores}
-    answer = api._post_json(f"{api.base_url}/dockmagic/explain", asked)
-    return Explanation(api._result(answer, json=True), text)
+    lacks = "explain a Dockerfile (dockmagic's can): %docker context use"
+    return Explanation(session.extension("POST", "/explain", lacks, json=asked).json(), text)
 
 
 def built(

@@ -210,6 +210,13 @@ def _drain(response: Any, file: IO[bytes]) -> None:
         file.write(chunk)
 
 
+def output_path(output: str | None) -> Path:
+    """The file of `--output`. Raises UsageMistake where it was not said."""
+    if output is None:
+        raise UsageMistake(TERMINAL)
+    return Path(host_path(output))
+
+
 def save_stream(response: Any, target: Path) -> Path:
     """Write the body of `response` to `target`: beside it first, so that a half file never has its name."""
     beside = target.with_name(f".{target.name}.part")

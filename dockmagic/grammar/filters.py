@@ -21,10 +21,15 @@ def encoded(filters: tuple[Filter, ...]) -> str | None:
     """The `filters` parameter of the API; None (left out) when there is none."""
     if not filters:
         return None
+    return json.dumps(grouped(filters))
+
+
+def grouped(filters: tuple[Filter, ...]) -> dict[str, list[str]]:
+    """The values of each key."""
     result: dict[str, list[str]] = {}
     for key, value in filters:
         result.setdefault(key, []).append(value)
-    return json.dumps(result)
+    return result
 
 
 def moment(text: str) -> str:

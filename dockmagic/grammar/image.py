@@ -10,7 +10,7 @@ import click
 from dockmagic.errors import DockmagicError, UsageMistake
 from dockmagic.grammar import pruning, rows
 from dockmagic.grammar.build import build, explained
-from dockmagic.grammar.copying import TERMINAL, opened, save_stream
+from dockmagic.grammar.copying import opened, output_path, save_stream
 from dockmagic.grammar.filters import Filter, encoded
 from dockmagic.grammar.kinds import Kind
 from dockmagic.grammar.listing import (
@@ -219,10 +219,9 @@ def prune(session: Session, all: bool, filter: tuple[Filter, ...], force: bool) 
 @argument("images", "IMAGE [IMAGE...]", nargs=-1, required=True)
 @click.pass_obj
 def save(session: Session, images: tuple[str, ...], output: str | None, platform: str | None) -> Path:
-    if output is None:
-        raise UsageMistake(TERMINAL)
+    target = output_path(output)
     params = {"names": list(images), "platform": platform}
-    return save_stream(session.stream("GET", "/images/get", params=params), Path(host_path(output)))
+    return save_stream(session.stream("GET", "/images/get", params=params), target)
 
 
 @image.command("load", help="Load an image from a tar archive")

@@ -82,7 +82,7 @@ def _agreed(session: Session, steps: Sequence[Step]) -> bool:
 
     from dockmagic.views.engine import extension
 
-    body = {step.noun: _by_name(step.wanted) for step in steps}
+    body = {step.noun: filters.grouped(step.wanted) for step in steps}
     found = extension(session.client, "prunable", body)
     if found is None:
         lines = "".join(f"  - {step.warning}\n" for step in steps)
@@ -92,13 +92,6 @@ def _agreed(session: Session, steps: Sequence[Step]) -> bool:
         if not found["Rows"]:
             return False
     return session.cell.ask(QUESTION).strip().lower() in ("y", "yes")
-
-
-def _by_name(wanted: Sequence[filters.Filter]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in wanted:
-        found.setdefault(name, []).append(value)
-    return found
 
 
 def picture(found: Mapping[str, Any]) -> "View":

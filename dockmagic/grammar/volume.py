@@ -11,7 +11,7 @@ import click
 
 from dockmagic.errors import UsageMistake
 from dockmagic.grammar import pruning, rows
-from dockmagic.grammar.copying import TERMINAL, opened, save_stream
+from dockmagic.grammar.copying import opened, output_path, save_stream
 from dockmagic.grammar.filters import Filter, encoded
 from dockmagic.grammar.listing import (
     filter_option,
@@ -21,7 +21,7 @@ from dockmagic.grammar.listing import (
     listing_options,
 )
 from dockmagic.grammar.pruning import force_switch
-from dockmagic.grammar.session import Session, each, host_path
+from dockmagic.grammar.session import Session, each
 from dockmagic.grammar.specifications import LABEL, PAIR, halves
 from dockmagic.grammar.syntax import (
     DockerGroup,
@@ -155,15 +155,14 @@ def prune(session: Session, all: bool, filter: tuple[Filter, ...], force: bool) 
 @argument("name", "VOLUME")
 @click.pass_obj
 def export(session: Session, name: str, output: str | None) -> Path:
-    if output is None:
-        raise UsageMistake(TERMINAL)
+    target = output_path(output)
     users = [used.removesuffix(RUNNING) for used in _users(session).get(name, ()) if used.endswith(RUNNING)]
     if users:
         session.warn(
             f"{', '.join(users)} may be writing to {name} meanwhile: stop or pause for a backup of one moment"
         )
     response = session.extension("GET", f"/volumes/{name}/export", LACKS.format("export"), stream=True)
-    return save_stream(response, Path(host_path(output)))
+    return save_stream(response, target)
 
 
 @volume.command("import", help="Fill a new or empty volume from a tar archive (dockmagic)")
@@ -181,8 +180,7 @@ def import_(session: Session, name: str, source: str) -> Any:
 @argument("new", "NEW_NAME")
 @click.pass_obj
 def clone(session: Session, name: str, new: str) -> Any:
-    session.extension("POST", f"/volumes/{name}/clone", LACKS.format("clone"), params={"to": new})
-    return session.client.volumes.get(new)
+    return _under_another_name(session, "clone", name, new)
 
 
 @volume.command("rename", help="Rename a volume that no container uses (dockmagic)")
@@ -190,7 +188,11 @@ def clone(session: Session, name: str, new: str) -> Any:
 @argument("new", "NEW_NAME")
 @click.pass_obj
 def rename(session: Session, name: str, new: str) -> Any:
-    session.extension("POST", f"/volumes/{name}/rename", LACKS.format("rename"), params={"to": new})
+    return _under_another_name(session, "rename", name, new)
+
+
+def _under_another_name(session: Session, verb: str, name: str, new: str) -> Any:
+    session.extension("POST", f"/volumes/{name}/{verb}", LACKS.format(verb), params={"to": new})
     return session.client.volumes.get(new)
 
 

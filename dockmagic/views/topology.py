@@ -219,9 +219,6 @@ class Box:
         return f'<text x="{self.x + PAD:g}" y="{y:g}"{style}>{escape(shorten(line, LONGEST))}</text>'
 
 
-NOWHERE = Box(0, -GAP - 2 * PAD + 5, 0, [])  # above everything
-
-
 def draw(data: Json) -> str:
     """The map as SVG."""
     known = {each["name"]: each for each in data["networks"]}
@@ -233,7 +230,7 @@ def draw(data: Json) -> str:
     plugged = _placed(data, drivers, [each for each in data["containers"] if bridged(each)], 1)
     networks = _network_boxes(data, plugged)
     below = max(
-        box.y + box.height + GAP for box in (*networks.values(), *(box for _, box in plugged), NOWHERE)
+        (box.y + box.height + GAP for box in (*networks.values(), *(box for _, box in plugged))), default=1
     )
     others = _placed(data, drivers, [each for each in data["containers"] if not bridged(each)], below)
     host = Box(HOST_X, 1, HOST_WIDTH, _host_lines(data["host"]))

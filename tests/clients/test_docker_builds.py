@@ -5,10 +5,9 @@ import json
 import re
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from dockmagic_runtime.config import EngineConfig
 
 from tests.conftest import EngineProcess
 from tests.runtime.registry.servers import PASSWORD, USER, registry
+from tests.web import served
 
 DOCKERFILE = "FROM busybox\nRUN echo one > /one\nRUN echo go; exec sleep 1000\n"
 
@@ -190,12 +190,8 @@ class Served(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def website() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Served) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with served(Served) as address:
+        yield address
 
 
 def test_a_context_from_a_url(engine: EngineProcess, website: str) -> None:

@@ -139,7 +139,8 @@ def _reshape(session: Session, name: str, shape: dict[str, Any]) -> None:
     session.extension(
         "POST",
         f"/containers/{name}/reshape",
-        "change the ports or mounts of a container that exists: remove it and run it with these options",
+        "change the ports or mounts of a container that exists (dockmagic's can): "
+        "remove the container and run it again with these options",
         json=shape,
     )
 

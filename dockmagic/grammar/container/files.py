@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 
-from dockmagic.errors import UsageMistake
 from dockmagic.grammar import copying
 from dockmagic.grammar.container.group import container
 from dockmagic.grammar.pulling import reference
-from dockmagic.grammar.session import Session, host_path
+from dockmagic.grammar.session import Session
 from dockmagic.grammar.syntax import argument, option, switch
 
 
@@ -29,10 +28,8 @@ def cp(session: Session, source: str, destination: str, archive: bool, follow_li
 @argument("name", "CONTAINER")
 @click.pass_obj
 def export(session: Session, name: str, output: str | None) -> Path:
-    if output is None:
-        raise UsageMistake(copying.TERMINAL)
-    response = session.stream("GET", f"/containers/{name}/export")
-    return copying.save_stream(response, Path(host_path(output)))
+    target = copying.output_path(output)
+    return copying.save_stream(session.stream("GET", f"/containers/{name}/export"), target)
 
 
 @container.command("commit", help="Create a new image from a container's changes")

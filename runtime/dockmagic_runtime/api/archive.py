@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,8 +17,6 @@ from dockmagic_runtime.images import pipes
 from dockmagic_runtime.oci.reference import parse_reference
 
 routes = Routes()
-
-_CHUNK = 1 << 18
 
 
 async def _files(call: Call, stack: AsyncExitStack) -> ContainerFiles:
@@ -72,14 +69,9 @@ async def write(call: Call) -> web.StreamResponse:
     path, keep_kinds = _path(call), call.flag("noOverwriteDirNonDir")
     async with AsyncExitStack() as stack:
         files = await _files(call, stack)
-        await pipes.feed(_body(call), lambda source: files.write(path, source, keep_kinds=keep_kinds))
+        await pipes.feed(call.pieces(), lambda source: files.write(path, source, keep_kinds=keep_kinds))
     call.services.containers.note(files.container, "extract-to-dir")
     return web.Response()
-
-
-async def _body(call: Call) -> AsyncIterator[bytes]:
-    async for chunk in call.request.content.iter_chunked(_CHUNK):
-        yield chunk
 
 
 @routes.post("/commit")

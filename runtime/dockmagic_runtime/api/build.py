@@ -18,7 +18,6 @@ from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 
 routes = Routes()
 
-_CHUNK = 1 << 18
 _LIMITS = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares", "cpuquota": "CpuQuota"} | {
     "cpuperiod": "CpuPeriod",
     "cpusetcpus": "CpusetCpus",
@@ -34,7 +33,7 @@ async def build(call: Call) -> web.StreamResponse:
     if session := call.text("session"):
         options = replace(options, session=call.services.builder.sessions.take(session))
     remote = call.text("remote")
-    context = fetched(remote) if remote else call.request.content.iter_chunked(_CHUNK)
+    context = fetched(remote) if remote else call.pieces()
     return await stream_progress(call, lambda tell: call.services.builder.build(context, options, tell))
 
 

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import AsyncIterable
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from dockmagic_runtime.errors import InvalidParameter
 
 Json = dict[str, Any]
 
+_CHUNK = 1 << 18
 _FALSE = ("", "0", "no", "false", "none")  # Go's httputils.BoolValue
 
 
@@ -68,6 +70,10 @@ class Call:
             raise InvalidParameter(f"invalid filter: {raw}") from None
         return filters_of(given)
 
+    def pieces(self) -> AsyncIterable[bytes]:
+        """The body as it comes in."""
+        return self.request.content.iter_chunked(_CHUNK)
+
     async def body(self) -> Json:
         """The JSON object in the body; {} if there is none."""
         raw = await self.request.read()
@@ -111,7 +117,7 @@ class Call:
 def filters_of(given: object) -> dict[str, list[str]]:
     """Filters as an object of today's form or of the old one. Raises InvalidParameter."""
     if not isinstance(given, dict):
-        raise InvalidParameter(f"invalid filter: {given}")
+        raise InvalidParameter(f"invalid filter: {json.dumps(given)}")
     return {name: _values(name, values) for name, values in given.items()}
 
 

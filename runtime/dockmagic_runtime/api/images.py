@@ -1,7 +1,7 @@
 """Routes of the tag Image."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -23,7 +23,6 @@ from dockmagic_runtime.oci.reference import Reference, check_tag, parse_referenc
 routes = Routes()
 
 Progress = Callable[[dict[str, Any]], None]
-_CHUNK = 1 << 18
 
 
 async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[object]]) -> web.StreamResponse:
@@ -115,7 +114,7 @@ async def _import(call: Call, platform: Platform | None) -> web.StreamResponse:
     )
     image = await archive.import_(
         call.services.images,
-        _body(call) if source == "-" else download(source),
+        call.pieces() if source == "-" else download(source),
         reference,
         settings=changed(State({"config": {}}), call.texts("changes")).config,
         message=call.text("message"),
@@ -124,11 +123,6 @@ async def _import(call: Call, platform: Platform | None) -> web.StreamResponse:
     stream = JsonStream(call)
     await stream.send({"status": image.id})
     return await stream.close()
-
-
-async def _body(call: Call) -> AsyncIterator[bytes]:
-    async for chunk in call.request.content.iter_chunked(_CHUNK):
-        yield chunk
 
 
 @routes.get("/images/search")
@@ -140,7 +134,7 @@ async def search(call: Call) -> web.StreamResponse:
 async def load(call: Call) -> web.StreamResponse:
     platform = _platform(call.text("platform"))
     return await stream_progress(
-        call, lambda tell: archive.load(call.services.images, _body(call), tell, platform)
+        call, lambda tell: archive.load(call.services.images, call.pieces(), tell, platform)
     )
 
 

@@ -7,7 +7,6 @@ The body has a key for each noun that is to be pruned, with the filters that its
 """
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
@@ -93,12 +92,17 @@ def _layers(services: Services, asked: dict[str, Filters], gone: list[Container]
     for image in doomed:
         name = ", ".join(reference.familiar() for reference in image.references)
         rows.append(
-            _row("image", name or image.short_id, _named(image), _freed(services, image.diff_ids, kept))
+            _row(
+                "image",
+                name or image.short_id,
+                _named(image),
+                services.layers.size_of(set(image.diff_ids) - kept),
+            )
         )
         kept.update(image.diff_ids)
     if "build" in asked:
         if steps := cached - kept:
-            rows.append(_row("build cache", f"{len(steps)} steps", "layers", _freed(services, steps, kept)))
+            rows.append(_row("build cache", f"{len(steps)} steps", "layers", services.layers.size_of(steps)))
         for _, identity, size, used in services.builder.cache_mounts.listed():
             if not used:
                 rows.append(_row("build cache", identity, "cache mount", size))
@@ -107,8 +111,3 @@ def _layers(services: Services, asked: dict[str, Filters], gone: list[Container]
 
 def _named(image: Image) -> str:
     return "no container uses it" if image.references else "no name, no container"
-
-
-def _freed(services: Services, diff_ids: Iterable[str], kept: set[str]) -> int:
-    found = (services.layers.get(diff_id) for diff_id in set(diff_ids) - kept)
-    return sum(layer.size for layer in found if layer)

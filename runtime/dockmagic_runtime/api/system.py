@@ -244,7 +244,7 @@ async def disk_use(call: Call) -> web.StreamResponse:
     if "image" in wanted:
         images = listing.summaries(services.images, {}, shared_size=True, containers=True)
         layers = {diff_id for image in services.images.list() for diff_id in image.diff_ids}
-        found["LayersSize"] = sum(layer.size for diff_id in layers if (layer := services.layers.get(diff_id)))
+        found["LayersSize"] = services.layers.size_of(layers)
         found["Images"] = images
     if "build-cache" in wanted:
         found["BuildCache"] = await asyncio.to_thread(services.builder.disk_use)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from aiohttp import web
@@ -19,7 +19,6 @@ from dockmagic_runtime.volumes.store import ANONYMOUS_LABEL, Volume, VolumeStore
 
 routes = Routes()
 
-_CHUNK = 1 << 18
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -124,7 +123,7 @@ async def import_(call: Call) -> web.StreamResponse:
     """A new or empty volume's files, from a tar, compressed or not."""
     volumes, name = call.services.volumes, call["name"]
     async with volumes.incoming(name) as place:
-        await pipes.feed(_body(call), lambda source: archive.read(source, place))
+        await pipes.feed(call.pieces(), lambda source: archive.read(source, place))
     return answer(volumes.get(name).inspect(), 201)
 
 
@@ -153,8 +152,3 @@ def _wanted_name(call: Call) -> str:
     if not name:
         raise InvalidParameter("missing parameter to: the name of the new volume")
     return name
-
-
-async def _body(call: Call) -> AsyncIterator[bytes]:
-    async for chunk in call.request.content.iter_chunked(_CHUNK):
-        yield chunk

@@ -128,11 +128,12 @@ class Builder:
 
         Returns Docker's answer to POST /build/prune.
         """
-        found = {diff_id: self._layers.get(diff_id) for diff_id in self.cache.layers()}
+        layers = self.cache.layers()
+        space = self._layers.size_of(layers)
         keys = self.cache.clear()
         await self._images.collect()
         # What an image or a container has is still there.
-        space = sum(layer.size for diff_id, layer in found.items() if layer and not self._layers.get(diff_id))
+        space -= self._layers.size_of(layers)
         space += await in_thread(self.cache_mounts.prune)
         return {"CachesDeleted": keys, "SpaceReclaimed": space}
 

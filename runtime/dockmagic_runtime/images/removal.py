@@ -49,7 +49,7 @@ async def prune(images: "ImageStore", filters: Filters) -> dict[str, Any]:
     """`POST /images/prune`: images without a name (or, with `dangling=false`, all) that no container uses."""
     doomed = prunable(images, filters)
     layers = {diff_id for image in doomed for diff_id in image.diff_ids}
-    sizes = {diff_id: layer.size for diff_id in layers if (layer := images.layers.get(diff_id))}
+    before = images.layers.size_of(layers)
     records: Records = []
     for image in doomed:
         if current := images.by_id(image.id):
@@ -58,7 +58,7 @@ async def prune(images: "ImageStore", filters: Filters) -> dict[str, Any]:
             _delete(images, current, records, force=False, prune=True, quiet=True)
     await images.collect()
     # What a container or the build cache needs has stayed.
-    reclaimed = sum(size for diff_id, size in sizes.items() if not images.layers.get(diff_id))
+    reclaimed = before - images.layers.size_of(layers)
     return {"ImagesDeleted": records or None, "SpaceReclaimed": reclaimed}
 
 

@@ -59,6 +59,10 @@ class Nftables:
         with _turn:
             self._run(commands)
 
+    def remove_table(self, name: str) -> None:
+        """A table of the family inet. No error if there is none."""
+        self.run(f"add table inet {name}; delete table inet {name}")
+
     def query(self, command: str) -> list[dict[str, Any]]:
         """What a `list …` command shows, as libnftables-json(5) objects."""
         text = self._shown(command, _OUTPUT_JSON)

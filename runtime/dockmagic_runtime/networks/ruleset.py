@@ -131,7 +131,7 @@ class Ruleset:
         self._install()
 
     def remove(self) -> None:
-        self._nft.run(f"add table inet {self._name}; delete table inet {self._name}")
+        self._nft.remove_table(self._name)
 
     def close(self) -> None:
         self._nft.close()

@@ -167,7 +167,7 @@ class Tracer:
         """The table of a trace that was killed."""
         nft = Nftables()
         try:
-            nft.run(f"add table inet {self._table}; delete table inet {self._table}")
+            nft.remove_table(self._table)
         finally:
             nft.close()
 
@@ -227,7 +227,7 @@ class Tracer:
             raise SystemFailure(f"this kernel cannot trace packets: {error}") from error
         finally:
             probe.close()
-            nft.run(f"add table inet {self._table}; delete table inet {self._table}")
+            nft.remove_table(self._table)
             nft.close()
 
 

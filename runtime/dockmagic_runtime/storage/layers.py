@@ -25,7 +25,7 @@ from dockmagic_runtime.oci.descriptor import digest_hex
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.content import sync_directory
 from dockmagic_runtime.storage.pack import Packer
-from dockmagic_runtime.storage.tar import TarReader
+from dockmagic_runtime.storage.tar import TarReader, chunks_of
 from dockmagic_runtime.storage.unpack import Unpacker
 
 __all__ = ["Layer", "LayerStore", "decompress"]
@@ -82,6 +82,10 @@ class LayerStore:
         """
         topmost_first = dict.fromkeys(reversed(list(diff_ids)))
         return tuple(self._existing(diff_id).path for diff_id in topmost_first)
+
+    def size_of(self, diff_ids: Iterable[str]) -> int:
+        """Bytes of those of the layers that are here."""
+        return sum(layer.size for diff_id in diff_ids if (layer := self.get(diff_id)))
 
     def diff_ids(self) -> list[str]:
         """Every layer there is."""
@@ -197,9 +201,7 @@ class _HashedChunks:
     """
 
     def __init__(self, stream: BinaryIO, limit: int) -> None:
-        self._stream = stream
-        self._left = limit
-        self._limit = limit
+        self._chunks = chunks_of(stream.read, _CHUNK, limit, "layer")
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
         self._stopped = threading.Event()
@@ -218,14 +220,10 @@ class _HashedChunks:
 
     def _read(self) -> None:
         try:
-            while not self._stopped.is_set() and (chunk := self._stream.read(_CHUNK)):
+            for chunk in self._chunks:
+                if self._stopped.is_set():
+                    break
                 self._hash.update(chunk)
-                self._left -= len(chunk)
-                if self._left < 0:
-                    raise InvalidParameter(
-                        f"the layer is larger than {self._limit} bytes when unpacked: start the engine with a"
-                        " larger --layer-limit if it is meant to be"
-                    )
                 self._queue.put(chunk)
             self._queue.put(b"")
         except BaseException as error:  # noqa: BLE001  raised again where the chunks are taken

@@ -426,19 +426,24 @@ def _pax_record(key: bytes, value: bytes) -> bytes:
     return b"%d" % length + body
 
 
-def chunks_of(read: Callable[[int], bytes], size: int = 1 << 20, limit: int | None = None) -> Iterator[bytes]:
-    """A stream's `read` as an iterator of chunks. It raises InvalidParameter at more than `limit` bytes."""
+def chunks_of(
+    read: Callable[[int], bytes], size: int = 1 << 20, limit: int | None = None, what: str = "archive"
+) -> Iterator[bytes]:
+    """A stream's `read` as an iterator of chunks.
+
+    It raises InvalidParameter at more than `limit` bytes: `what` it is the stream of is taken for a bomb.
+    """
     chunks = iter(lambda: read(size), b"")
-    return chunks if limit is None else _limited(chunks, limit)
+    return chunks if limit is None else _limited(chunks, limit, what)
 
 
-def _limited(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+def _limited(chunks: Iterator[bytes], limit: int, what: str) -> Iterator[bytes]:
     left = limit
     for chunk in chunks:
         left -= len(chunk)
         if left < 0:
             raise InvalidParameter(
-                f"the archive is larger than {limit} bytes when unpacked: start the engine with a larger"
+                f"the {what} is larger than {limit} bytes when unpacked: start the engine with a larger"
                 " --layer-limit if it is meant to be"
             )
         yield chunk

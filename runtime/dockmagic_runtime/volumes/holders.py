@@ -33,16 +33,18 @@ class Holders:
     """The holders of all volumes of one engine."""
 
     def __init__(self) -> None:
-        self._holders: defaultdict[str, set[str]] = defaultdict(set)
+        self._holders: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._volumes: dict[str, Held] = {}
+        # Of volumes with options, and never dropped: whoever waits for one must wait for the same one.
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def of(self, name: str) -> list[str]:
-        return sorted(self._holders.get(name, ()))
+        """What they are called, which several may share."""
+        return sorted(self._holders.get(name, {}).values())
 
-    async def hold(self, volume: Held, holder: str) -> None:
+    async def hold(self, volume: Held, holder: str, called: str = "") -> None:
         """The volume's files are at its path until `release`. Raises SystemFailure: it can't be mounted."""
-        self.take_up(volume, holder)  # at once, so that nobody removes the volume meanwhile
+        self.take_up(volume, holder, called)  # at once, so that nobody removes the volume meanwhile
         if volume.options:
             try:
                 async with self._locks[volume.name]:
@@ -53,25 +55,24 @@ class Holders:
 
     async def release(self, volume: Held, holder: str) -> None:
         """Releasing twice is releasing once."""
-        holders = self._holders[volume.name]
-        holders.discard(holder)
-        if holders:
-            return
-        async with self._locks[volume.name]:
-            if not holders:  # nobody came while we waited
-                if volume.options:
+        name = volume.name
+        self._holders[name].pop(holder, None)
+        if volume.options:
+            async with self._locks[name]:
+                if not self._holders[name]:
                     await asyncio.to_thread(_unmount, volume)
-                self._holders.pop(volume.name, None)
-                self._volumes.pop(volume.name, None)
+        if not self._holders[name]:  # somebody may have come while we waited
+            self._holders.pop(name, None)
+            self._volumes.pop(name, None)
 
     async def release_all(self, holder: str) -> None:
         """Whatever it holds."""
         for volume in [self._volumes[name] for name, who in self._holders.items() if holder in who]:
             await self.release(volume, holder)
 
-    def take_up(self, volume: Held, holder: str) -> None:
+    def take_up(self, volume: Held, holder: str, called: str = "") -> None:
         """A holder of the last engine's, which has its mount."""
-        self._holders[volume.name].add(holder)
+        self._holders[volume.name][holder] = called or holder
         self._volumes[volume.name] = volume
 
     def sweep(self, volumes: Iterable[Held]) -> None:

@@ -7,6 +7,7 @@
 What may be said is moby's `volume/local`; what is meant is the kernel's affair, mount(2), at the first use.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from dockmagic_runtime.kernel import mounts
 
 _NEEDS = {"type": ("device",), "device": ("type",), "o": ("device", "type"), "size": ()}
 _NETWORKED = ("nfs", "cifs")
-_ENODEV = 19
 
 # word of `o` -> (whether it takes the flag away, the flag), mount(2); other words are the file system's.
 _FLAGS = {
@@ -102,10 +102,10 @@ def _change_bind(target: Path, flags: int) -> None:
 
 
 def _hint(kind: str, error: OSError) -> str:
-    known = {line.split("\t")[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
-    if error.errno != _ENODEV or kind in known:
+    if error.errno != errno.ENODEV:
         return ""
-    return f" (this kernel has no file system {kind}: modprobe {kind})"
+    known = {line.split("\t")[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
+    return "" if kind in known else f" (this kernel has no file system {kind}: modprobe {kind})"
 
 
 def _resolved(word: str) -> str:

@@ -160,17 +160,15 @@ class VolumeStore:
         self._publish("volume", "destroy", name, {"driver": "local"})
 
     @asynccontextmanager
-    async def held(self, volumes: "Iterable[Volume]", holder: str) -> AsyncIterator[None]:
-        """While it lasts, the files of all of them are at their paths."""
-        held: list[Volume] = []
+    async def held(self, volumes: "Iterable[Volume]", called: str) -> AsyncIterator[None]:
+        """While it lasts, the files of all of them are at their paths; `called` is what needs them."""
+        holder = secrets.token_hex(8)
         try:
             for volume in volumes:
-                await self.holders.hold(volume, holder)
-                held.append(volume)
+                await self.holders.hold(volume, holder, called)
             yield
         finally:
-            for volume in held:
-                await self.holders.release(volume, holder)
+            await self.holders.release_all(holder)
 
     @asynccontextmanager
     async def incoming(self, name: str, labels: dict[str, str] | None = None) -> AsyncIterator[Path]:
@@ -219,7 +217,9 @@ class VolumeStore:
             raise
 
     def _check_untouched(self, volume: Volume) -> None:
-        if others := [holder for holder in self.holders.of(volume.name) if holder != "import"]:
+        others = self.holders.of(volume.name)
+        others.remove("import")  # that is ourselves
+        if others:
             raise Conflict(f"import {volume.name}: volume is in use - [{', '.join(others)}]")
         if any(volume.path.iterdir()):
             raise Conflict(
@@ -228,7 +228,7 @@ class VolumeStore:
 
     def rename(self, name: str, new: str) -> Volume:
         """Give a volume that no container has another name; its files move along."""
-        volume = self.get(name)
+        self.get(name)
         _check(new)
         if self._row(new):
             raise Conflict(f"rename {name}: a volume {new} exists")
@@ -238,7 +238,7 @@ class VolumeStore:
         with self._database.transaction() as connection:
             connection.execute("UPDATE volumes SET name = ?, was = ? WHERE name = ?", (new, name, name))
         self._follow(name, new)
-        self._publish("volume", "rename", new, {"driver": volume.inspect()["Driver"], "oldName": name})
+        self._publish("volume", "rename", new, {"driver": "local", "oldName": name})
         return self.get(new)
 
     def _follow(self, name: str, new: str) -> None:

@@ -1,6 +1,5 @@
 """What every HTTP client relies on: versions, errors, streams; and what our own views are told besides."""
 
-import http.client
 import json
 import socket
 from pathlib import Path
@@ -10,18 +9,7 @@ import docker
 import pytest
 
 from tests.conftest import EngineProcess
-
-
-class Connection(http.client.HTTPConnection):
-    """http.client over a unix socket: no Docker library in between."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=20)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
+from tests.web import Connection
 
 
 def ask(engine: EngineProcess, method: str, path: str, body: object = None) -> tuple[int, Any]:

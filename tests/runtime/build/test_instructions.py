@@ -6,15 +6,16 @@ value.
 
 import io
 import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 from dockmagic_runtime.build.options import BuildOptions
 from dockmagic_runtime.errors import EngineError, InvalidParameter
 from dockmagic_runtime.oci.image import Platform
+
+from tests.web import served
 
 from .conftest import Bench, chunks
 
@@ -199,12 +200,8 @@ class Served(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def website() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Served) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with served(Served) as address:
+        yield address
 
 
 async def test_add_from_a_url(bench: Bench, website: str) -> None:

@@ -3,10 +3,8 @@
 import contextlib
 import gzip
 import hashlib
-import http.client
 import io
 import os
-import socket
 import sqlite3
 import stat
 import tarfile
@@ -17,20 +15,10 @@ from typing import Any
 
 import docker
 import pytest
+from dockmagic_runtime.kernel.mounts import is_mount_point
 
 from tests.conftest import EngineProcess
-
-
-class Connection(http.client.HTTPConnection):
-    """http.client over the engine's socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
+from tests.web import Connection
 
 
 def ask(engine: EngineProcess, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
@@ -223,6 +211,27 @@ def test_nobody_removes_what_is_read(engine: EngineProcess, client: docker.Docke
     while not removed():
         assert time.monotonic() < deadline
     assert client.volumes.list() == []
+
+
+def test_two_read_at_once_and_the_first_that_ends_takes_nothing_away(
+    engine: EngineProcess, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(16 << 20))
+    options = ("-o", "type=none", "-o", f"device={tmp_path}", "-o", "o=bind")
+    engine.docker("volume", "create", *options, "away")
+    connection = Connection(engine.socket)
+    connection.request("GET", "/dockmagic/volumes/away/export")
+    response = connection.getresponse()
+    begun = response.read(100_000)  # the rest waits for us
+    assert len(ask(engine, "GET", "away/export")[1]) > 16 << 20
+    assert is_mount_point(files_of(engine, "away"))
+    refused = engine.docker("volume", "rm", "away")
+    assert "remove away: volume is in use - [export]" in refused.stderr
+    with tarfile.open(fileobj=io.BytesIO(begun + response.read())) as archive:
+        assert archive.getmember("./file").size == 16 << 20
+    connection.close()
+    assert not is_mount_point(files_of(engine, "away"))
+    client.volumes.get("away").remove()
 
 
 def test_a_killed_import_leaves_nothing(own_engine: EngineProcess) -> None:
