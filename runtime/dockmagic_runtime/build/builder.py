@@ -20,7 +20,7 @@ from dockmagic_runtime import timestamps
 from dockmagic_runtime.build.cache import BuildCache
 from dockmagic_runtime.build.cachemounts import CacheMounts
 from dockmagic_runtime.build.cachesources import CacheSources
-from dockmagic_runtime.build.context import drop_ignored, read_text, unpack_context
+from dockmagic_runtime.build.context import Context, drop_ignored, read_text, unpack_context
 from dockmagic_runtime.build.ignore import Ignore
 from dockmagic_runtime.build.instructions import Arg, Instruction, typed
 from dockmagic_runtime.build.options import BuildOptions
@@ -29,6 +29,7 @@ from dockmagic_runtime.build.planner import SCRATCH, Plan, plan
 from dockmagic_runtime.build.planner import Stage as PlannedStage
 from dockmagic_runtime.build.platforms import EPOCH, PROXIES, automatic
 from dockmagic_runtime.build.progress import Progress, Transcript
+from dockmagic_runtime.build.readers import Readers
 from dockmagic_runtime.build.run import Runner, shim_socket
 from dockmagic_runtime.build.runmounts import Sources
 from dockmagic_runtime.build.sessions import Sessions
@@ -153,10 +154,10 @@ class Builder:
         self._running.add(task)
         try:
             async with self._images.adding():
-                await pipes.feed(
+                files = await pipes.feed(
                     context, lambda tar: unpack_context(tar, directory / "context", self._layers.limit)
                 )
-                return await _Build(self, build_id, directory, options, emit).run()
+                return await _Build(self, build_id, directory, files, options, emit).run()
         finally:
             try:
                 if directory.exists():
@@ -182,12 +183,14 @@ class _Build:
         builder: Builder,
         build_id: str,
         directory: Path,
+        context: Context,
         options: BuildOptions,
         emit: Callable[[Json], None],
     ) -> None:
         self._builder = builder
         self._id = build_id
         self._directory = directory
+        self._context = context
         self._options = options
         self._emit = emit
         self._images = builder._images
@@ -198,12 +201,14 @@ class _Build:
         self._flights: dict[str, Flight] = {}
         self._bases: dict[int, list[str]] = {}
         self._cache_sources = CacheSources(self._named_images())
+        self._readers = Readers()
 
     async def run(self) -> str:
         references = [parse_reference(tag) for tag in self._options.tags]
         instructions = await in_thread(self._read)
         known = automatic(self._platform, self._options.target, self._given)
         planned = plan(instructions, self._given, self._options.target, known)
+        self._readers.expect(planned)
         epoch = self._epoch()
         counts = [1 + len(stage.steps) for stage in planned.stages]
         transcript = Transcript(self._emit, counts, quiet=self._options.quiet)
@@ -277,7 +282,7 @@ class _Build:
             self._builder.cache,
             runner,
             Sources(
-                self._directory / "context",
+                self._context,
                 self._trees(planned, stage, snapshots),
                 self._builder.cache_mounts,
                 self._options.session,
@@ -289,6 +294,7 @@ class _Build:
             self._reused,
             self._flights,
             self._cache_sources,
+            self._readers,
             epoch,
             limit=self._builder._layers.limit,
         )
@@ -325,7 +331,7 @@ class _Build:
 
     def _read(self) -> list[Instruction]:
         """The Dockerfile's instructions; and the context freed of what it ignores."""
-        context = self._directory / "context"
+        context = self._context.path
         name = self._options.dockerfile
         text = read_text(context, name)
         if text is None:
@@ -346,6 +352,7 @@ class _Build:
         progress.triggers(len(triggers))
         for text in triggers:
             await stage.trigger(typed(parse(text)[0]))
+        around.readers.done(planned.start)
         for instruction in planned.steps:
             await stage.step(instruction)
         return stage.state

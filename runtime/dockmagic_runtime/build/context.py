@@ -8,9 +8,9 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,11 +29,31 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
+class Context:
+    """The client's files, unpacked: the build's own, and never changed.
+
+    `digests` are those of the regular files' contents, by inode: who has unpacked a file need not read it.
+    """
+
+    path: Path
+    digests: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
 class FileContent:
-    """The bytes of a file, when they are asked for."""
+    """The bytes of a file, when they are asked for; `known` is their digest, if it is."""
 
     directory: int
     name: bytes
+    known: bytes | None = None
+
+    def digest(self) -> bytes:
+        if self.known is not None:
+            return self.known
+        content = hashlib.sha256()
+        for data in self.content():
+            content.update(data)
+        return content.digest()
 
     def content(self) -> Iterator[memoryview]:
         fd = os.open(self.name, _FILE, dir_fd=self.directory)
@@ -48,13 +68,15 @@ class FileContent:
 class Source:
     """One thing to copy: `name` in `directory` (a descriptor). Of a directory the contents are meant.
 
-    `below` are the directories above it that are to be kept (`COPY --parents`), relative.
+    `below` are the directories above it that are to be kept (`COPY --parents`), relative. `digests` as
+    in Context.
     """
 
     directory: int
     name: bytes
     is_directory: bool
     below: str = ""
+    digests: Mapping[int, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -75,13 +97,18 @@ class Reading:
 PLAIN = Reading()
 
 
-def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) -> None:
+def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) -> Context:
     """A context tar, compressed or not, into the new `directory`. Raises InvalidParameter.
 
     `limit`: bytes of the unpacked tar; one that says more is taken for a bomb.
     """
     directory.mkdir(parents=True)
-    with _open(directory) as root, decompress(stream) as plain, Unpacker(root, owner=(0, 0)) as unpacker:
+    digests: dict[int, bytes] = {}
+    with (
+        _open(directory) as root,
+        decompress(stream) as plain,
+        Unpacker(root, owner=(0, 0), digests=digests) as unpacker,
+    ):
         reader = tar.TarReader(tar.chunks_of(plain.read, limit=limit))
         for entry in reader:
             # Of the client's files a build has contents and modes: then a layer may link to them.
@@ -90,6 +117,7 @@ def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) 
         unpacker.finish()
         while plain.read(_CHUNK):
             pass  # what fills the archive's last record: a client wants to be rid of it
+    return Context(directory, digests)
 
 
 def read_text(directory: Path, name: str) -> str | None:
@@ -133,17 +161,17 @@ def drop_ignored(directory: Path, ignore: Ignore) -> None:
 
 
 @contextmanager
-def tree(context: Path, rootfs: Rootfs | None) -> Iterator["Tree"]:
+def tree(context: Context, rootfs: Rootfs | None) -> Iterator["Tree"]:
     """Where a step reads: the context, or the read-only tree of a stage or an image."""
     if rootfs is None:
-        root = os.open(context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(context.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     else:
         try:
             root = mount_rootfs(rootfs)
         except OSError as error:
             raise SystemFailure(f"cannot mount the layers: {error.strerror}") from error
     try:
-        with Tree(root) as found:
+        with Tree(root, context.digests if rootfs is None else {}) as found:
             yield found
     finally:
         os.close(root)
@@ -152,7 +180,8 @@ def tree(context: Path, rootfs: Rootfs | None) -> Iterator["Tree"]:
 class Tree:
     """A directory tree to copy from; a context manager, as it keeps descriptors open."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, digests: Mapping[int, bytes] | None = None) -> None:
+        self._digests = digests or {}
         self._root = os.open(".", _DIRECTORY, dir_fd=root)
         self._opened = [self._root]
 
@@ -229,12 +258,12 @@ class Tree:
             if is_directory:
                 directory = paths.open_in_root(self._root, path or "/", _DIRECTORY)
                 self._opened.append(directory)
-                return Source(directory, os.fsencode(Path(path).name), True)
+                return Source(directory, os.fsencode(Path(path).name), True, digests=self._digests)
             top = Path(f"/proc/self/fd/{self._root}").readlink()
             above = real.relative_to(top).parent
             directory = paths.open_in_root(self._root, str(above), _DIRECTORY)
             self._opened.append(directory)
-            return Source(directory, os.fsencode(real.name), False)
+            return Source(directory, os.fsencode(real.name), False, digests=self._digests)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -245,13 +274,15 @@ Content = tuple[tar.Entry, FileContent]
 def entries(source: Source, reading: Reading = PLAIN) -> Iterator[Content]:
     """The entries of a source, named relative to it (a file by its own name). Sockets are left out."""
     if not source.is_directory:
-        yield from _entry(source.directory, source.name, source.name, reading)
+        yield from _entry(source.directory, source.name, source.name, reading, source.digests)
         return
     for name in sorted(overlayform.names(source.directory)):
-        yield from _entry(source.directory, name, name, reading)
+        yield from _entry(source.directory, name, name, reading, source.digests)
 
 
-def _entry(directory: int, name: bytes, as_name: bytes, reading: Reading) -> Iterator[Content]:
+def _entry(
+    directory: int, name: bytes, as_name: bytes, reading: Reading, digests: Mapping[int, bytes]
+) -> Iterator[Content]:
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
@@ -272,7 +303,7 @@ def _entry(directory: int, name: bytes, as_name: bytes, reading: Reading) -> Ite
     if kind != tar.DIRECTORY:
         if kind != tar.REGULAR:
             entry.size = 0
-        yield entry, FileContent(directory, name)
+        yield entry, FileContent(directory, name, digests.get(status.st_ino))
         return
     entry.size = 0
     if reading.owners:
@@ -282,7 +313,7 @@ def _entry(directory: int, name: bytes, as_name: bytes, reading: Reading) -> Ite
     fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     try:
         for child in sorted(overlayform.names(fd)):
-            yield from _entry(fd, child, as_name + b"/" + child, reading)
+            yield from _entry(fd, child, as_name + b"/" + child, reading, digests)
     finally:
         os.close(fd)
 
@@ -305,10 +336,7 @@ def checksum(sources: Sequence[Source], reading: Reading = PLAIN) -> str:
             entry.mtime_ns = 0
             total.update(tar.header(entry))
             if entry.kind == tar.REGULAR:
-                content = hashlib.sha256()
-                for data in file.content():
-                    content.update(data)
-                total.update(content.digest())
+                total.update(file.digest())
     return total.hexdigest()
 
 

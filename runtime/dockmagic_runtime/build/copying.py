@@ -2,7 +2,8 @@
 
 Where they go is looked up in the merged tree; they are written below it, into the snapshot's upper directory,
 which is all that will be left of the mount. There a file of the context needs no copy but a link: the context
-is the build's own, nobody writes to it, and it goes when the build ends.
+is the build's own, nobody writes to it, and it goes when the build ends. The last who reads it need not even
+link: whole directories that the target has not are moved.
 
 Docker's rules: several sources or a directory need a directory as target; of a directory its contents are
 copied; missing directories are made 0755; everything belongs to root unless `--chown` says otherwise.
@@ -11,6 +12,7 @@ copied; missing directories are made 0755; everything belongs to root unless `--
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from dockmagic_runtime.build.context import PLAIN, FileContent, Reading, Source, entries
 from dockmagic_runtime.errors import InvalidParameter
@@ -32,21 +34,25 @@ def copy(
     unpack: bool = False,
     upper: int | None = None,
     linking: bool = False,
+    taking: bool = False,
     limit: int | None = None,
 ) -> None:
     """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter.
 
     `owner` None: as the files have it. `upper`: where what is written to `root` goes, if that is an overlay.
-    `linking`: the sources are on the same file system and the build's own. `limit`: bytes of an archive.
+    `linking`: the sources are on the same file system and the build's own. `taking`: and nobody reads them
+    after us. `limit`: bytes of an archive.
     """
     linking = linking and owner == (0, 0) and reading.as_they_are
+    # Of several sources one may lie in another.
+    taking = taking and linking and reading.exclude is None and len(sources) == 1
     is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
             _extract(source, root, target, limit)
         elif source.below or source.is_directory or is_directory or _is_directory(root, target):
             place = f"{target}/{source.below}" if source.below else target
-            _Directory(root, place, owner, upper, linking).fill(source, reading)
+            _Directory(root, place, owner, upper, linking, taking).fill(source, reading)
         else:
             above, _, name = target.rstrip("/").rpartition("/")
             _Directory(root, above, owner, upper, linking).fill(source, reading, as_name=os.fsencode(name))
@@ -75,16 +81,26 @@ class _Directory:
     """A target directory, filled from sources."""
 
     def __init__(
-        self, root: int, path: str, owner: tuple[int, int] | None, upper: int | None, linking: bool
+        self,
+        root: int,
+        path: str,
+        owner: tuple[int, int] | None,
+        upper: int | None,
+        linking: bool,
+        taking: bool = False,
     ) -> None:
         self._root, self._path, self._owner = root, path, owner
-        self._upper, self._linking = upper, linking
+        self._upper, self._linking, self._taking = upper, linking, taking
 
     def fill(self, source: Source, reading: Reading, as_name: bytes | None = None) -> None:
-        fd = make_directory(self._root, self._path, self._owner or (0, 0))
-        if self._upper is not None:
-            fd = _in_upper(fd, self._root, self._upper)
-        try:
+        with ExitStack() as stack:
+            fd = merged = make_directory(self._root, self._path, self._owner or (0, 0))
+            stack.callback(os.close, merged)
+            if self._upper is not None:
+                fd = _in_upper(merged, self._root, self._upper)
+                stack.callback(os.close, fd)
+            if self._taking and source.is_directory:
+                _take(source.directory, merged, fd)
             with Unpacker(fd, owner=self._owner) as unpacker:
                 for entry, file in entries(source, reading):
                     if as_name is not None:
@@ -93,21 +109,33 @@ class _Directory:
                     if not (linkable and unpacker.link(entry, file.directory, file.name)):
                         unpacker.add(entry, file)
                 unpacker.finish()
-        finally:
-            os.close(fd)
 
 
 def _in_upper(directory: int, root: int, upper: int) -> int:
-    """The same directory in the upper one instead of the merged; `directory` is used up."""
+    """The same directory in the upper one instead of the merged."""
+    status = os.fstat(directory)
+    # A change, though of nothing, has overlayfs copy it up with all above it.
+    os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))
+    top = os.readlink(f"/proc/self/fd/{root}")  # noqa: PTH115
+    path = os.path.relpath(os.readlink(f"/proc/self/fd/{directory}"), top)  # noqa: PTH115
+    return paths.openat2(upper, path, _DIRECTORY, paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS)
+
+
+def _take(source: int, merged: int, target: int) -> None:
+    """Move the directories of `source` to `target` that are new to it and to the tree that is seen there."""
+    with os.scandir(source) as found:
+        names = [os.fsencode(entry.name) for entry in found if entry.is_dir(follow_symlinks=False)]
+    for name in names:
+        if not (_exists(merged, name) or _exists(target, name)):
+            os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def _exists(directory: int, name: bytes) -> bool:
     try:
-        status = os.fstat(directory)
-        # A change, though of nothing, has overlayfs copy it up with all above it.
-        os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))
-        top = os.readlink(f"/proc/self/fd/{root}")  # noqa: PTH115
-        path = os.path.relpath(os.readlink(f"/proc/self/fd/{directory}"), top)  # noqa: PTH115
-        return paths.openat2(upper, path, _DIRECTORY, paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS)
-    finally:
-        os.close(directory)
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _is_directory(root: int, path: str) -> bool:

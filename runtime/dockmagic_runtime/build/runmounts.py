@@ -21,7 +21,7 @@ from typing import Any
 
 from dockmagic_runtime.build import agents, copying
 from dockmagic_runtime.build.cachemounts import CacheMounts, Kind
-from dockmagic_runtime.build.context import Reading, checksum, tree
+from dockmagic_runtime.build.context import Context, Reading, checksum, tree
 from dockmagic_runtime.build.instructions import Command
 from dockmagic_runtime.build.mountflags import MountFlag
 from dockmagic_runtime.build.mountplaces import with_places
@@ -40,7 +40,7 @@ _READING = Reading(owners=True)
 class Sources:
     """Where the mounts of a build come from. `tree_of` is of `from=`, and None means the context."""
 
-    context: Path
+    context: Context
     tree_of: Callable[[str], Awaitable[Rootfs]]
     caches: CacheMounts
     session: Session
@@ -192,7 +192,7 @@ class RunMounts:
             inside = "" if mount.tree is not None else mount.source
             return await in_thread(self._descriptor, data, inside, mount.flag.writable, stack)
         if not mount.flag.writable and (mount.tree is None or len(mount.tree.lower) == 1):
-            top = self._sources.context if mount.tree is None else Path(mount.tree.lower[0])
+            top = self._sources.context.path if mount.tree is None else Path(mount.tree.lower[0])
             return await in_thread(self._descriptor, top, mount.source, False, stack)
         return await in_thread(self._merged, mount, place)
 
@@ -226,7 +226,7 @@ class RunMounts:
 
     def _merged(self, mount: _Mount, place: Path) -> tuple[Json, bool]:
         """A part of merged layers, which exist only once the step's first process mounts them."""
-        lower = (str(self._sources.context),) if mount.tree is None else mount.tree.lower
+        lower = (str(self._sources.context.path),) if mount.tree is None else mount.tree.lower
         view = mount_rootfs(Rootfs(lower))
         try:
             fd = self._opened(view, mount.source)

@@ -25,6 +25,7 @@ from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction
 from dockmagic_runtime.build.parser import Heredoc
 from dockmagic_runtime.build.platforms import PROXIES
 from dockmagic_runtime.build.progress import Progress
+from dockmagic_runtime.build.readers import Readers
 from dockmagic_runtime.build.run import Command as RunCommand
 from dockmagic_runtime.build.run import Runner
 from dockmagic_runtime.build.runmounts import RunMounts, Sources, allowed
@@ -69,6 +70,7 @@ class Surroundings:
     flights: dict[str, "Flight"]
     """Steps of this build by their cache key: stages that do the same at the same time do it once."""
     cache_sources: CacheSources
+    readers: Readers
     epoch: int | None = None
     """SOURCE_DATE_EPOCH: the time that all is made at, for the same image on any machine."""
     limit: int | None = None
@@ -95,6 +97,7 @@ class Stage:
         """Do one instruction. Raises DockerfileError, StepFailed and what the kernel refuses."""
         self._progress.begin(instruction)
         await self.trigger(instruction)
+        self._around.readers.done(instruction)
 
     async def trigger(self, instruction: Instruction) -> None:
         """The same for an instruction that is no step of the Dockerfile's own."""
@@ -173,6 +176,7 @@ class Stage:
                         upper=upper,
                         # With an epoch the layer's files get other times than the context's.
                         linking=self._around.epoch is None,
+                        taking=instruction.stage is None and self._around.readers.is_last(instruction),
                         limit=self._around.limit,
                     )
 

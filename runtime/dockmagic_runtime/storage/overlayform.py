@@ -25,6 +25,12 @@ def names(directory: int) -> set[bytes]:
         return {os.fsencode(entry.name) for entry in entries}
 
 
+def kinds(directory: int) -> dict[bytes, bool]:
+    """What an open directory has, and whether it is a regular file."""
+    with os.scandir(directory) as entries:
+        return {os.fsencode(entry.name): entry.is_file(follow_symlinks=False) for entry in entries}
+
+
 def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 

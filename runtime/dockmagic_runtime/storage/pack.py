@@ -88,7 +88,10 @@ class Packer:
                 return []
             inside = path + b"/" if path else b""
             subdirectories: list[tuple[bytes, os.stat_result | None]] = []
-            for name in sorted(overlayform.names(fd)):
+            for name, is_regular in sorted(overlayform.kinds(fd).items()):
+                if is_regular:
+                    self._regular(fd, name, prefix + inside + name)
+                    continue
                 entry = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 if stat.S_ISDIR(entry.st_mode):
                     subdirectories.append((inside + name, entry))
@@ -113,16 +116,10 @@ class Packer:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return
-        if status.st_nlink > 1:
-            inode = (status.st_dev, status.st_ino)
-            first = self._first_names.setdefault(inode, as_name)
-            if first is not as_name:
-                link = _entry(as_name, tar.HARDLINK, status)
-                link.link = first
-                self._write(tar.header(link))
-                return
         if kind == tar.REGULAR:
             self._regular(directory, name, as_name)
+            return
+        if status.st_nlink > 1 and self._second_name(as_name, status):
             return
         entry = _entry(as_name, kind, status)
         if kind == tar.SYMLINK:
@@ -131,10 +128,22 @@ class Packer:
             entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._write(tar.header(entry))
 
+    def _second_name(self, as_name: bytes, status: os.stat_result) -> bool:
+        """Whether the file is here under another name already; then it is written as a link to that."""
+        first = self._first_names.setdefault((status.st_dev, status.st_ino), as_name)
+        if first is as_name:
+            return False
+        link = _entry(as_name, tar.HARDLINK, status)
+        link.link = first
+        self._write(tar.header(link))
+        return True
+
     def _regular(self, directory: int, name: bytes, as_name: bytes) -> None:
         fd = os.open(name, _FILE, dir_fd=directory)
         try:
             status = os.fstat(fd)
+            if status.st_nlink > 1 and self._second_name(as_name, status):
+                return
             entry = _entry(as_name, tar.REGULAR, status)
             if self._device >= 0 and status.st_dev != self._device and mount_id(fd) != self._mount:
                 self._write(tar.header(entry))

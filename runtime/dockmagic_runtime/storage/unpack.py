@@ -10,6 +10,7 @@ that would change nothing. Modes and times of directories are set last, for fill
 """
 
 import errno
+import hashlib
 import logging
 import os
 import stat
@@ -59,15 +60,24 @@ class Unpacker:
 
     `whiteouts`: OCI deletions become overlayfs' (for a layer); otherwise `.wh.` is a name like any other.
     `owner`: (uid, gid) for everything, instead of what the archive says.
+    `digests`: gets the SHA-256 of each regular file's content, by inode; of none with holes.
     Use as a context manager: leaving it closes descriptors; `finish` must have been called for a good tree.
     """
 
-    def __init__(self, root: int, *, whiteouts: bool = False, owner: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        root: int,
+        *,
+        whiteouts: bool = False,
+        owner: tuple[int, int] | None = None,
+        digests: dict[int, bytes] | None = None,
+    ) -> None:
         self.size = 0
         """Bytes of the regular files unpacked so far."""
         self._root = root
         self._whiteouts = whiteouts
         self._owner = owner
+        self._digests = digests
         self._open: dict[bytes, int] = {}
         self._states: dict[bytes, _DirectoryState] = {}
         self._umask = _umask()
@@ -172,6 +182,10 @@ class Unpacker:
         try:
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
+                if self._digests is not None:
+                    self._digests.pop(os.fstat(fd).st_ino, None)  # of a file that is gone
+            elif self._digests is not None:
+                self._digests[os.fstat(fd).st_ino] = _write_hashed(fd, reader)
             else:
                 for data in reader.content():
                     _write(fd, data)
@@ -359,6 +373,14 @@ def _inside(name: bytes) -> bytes:
 def _write(fd: int, data: memoryview) -> None:
     while (written := os.write(fd, data)) < len(data):
         data = data[written:]
+
+
+def _write_hashed(fd: int, reader: Content) -> bytes:
+    digest = hashlib.sha256()
+    for data in reader.content():
+        _write(fd, data)
+        digest.update(data)
+    return digest.digest()
 
 
 def _write_sparse(fd: int, entry: tar.Entry, reader: Content) -> None:
