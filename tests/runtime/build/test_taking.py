@@ -1,0 +1,114 @@
+"""The last COPY takes the context's directories away: nobody may notice but by the time it takes."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from dockmagic_runtime.build.context import checksum, tree, unpack_context
+from dockmagic_runtime.build.options import BuildOptions
+
+from .conftest import Bench, chunks
+
+FILES: dict[str, str | bytes] = {
+    "a.txt": "A\n",
+    "dir/one": "1\n",
+    "dir/sub/two": "2\n",
+    "dir/sub/deep/three": "3\n",
+    "etc/new": "N\n",
+    "etc/more/four": "4\n",
+}
+TWICE = "FROM base AS one\nCOPY . /x/\nFROM base AS two\nCOPY dir /x/\nCOPY . /y/\nFROM base\n"
+
+ROWS = [
+    # the same again, with whatever reads the context before and after
+    ("COPY dir /x\nCOPY dir /y", "cat /x/sub/two /y/sub/two /y/sub/deep/three", "2\n2\n3\n"),
+    ("COPY dir /x\nRUN --mount=target=/c cat /c/dir/sub/two > /x/seen", "cat /x/seen", "2\n"),
+    ("COPY dir /x\nADD dir/sub /y", "cat /x/sub/two /y/deep/three", "2\n3\n"),
+    ("COPY dir /x\nRUN rm -r /x/sub\nCOPY dir /x", "cat /x/sub/deep/three", "3\n"),
+    # what lies in what
+    ("COPY dir/sub dir /x/", "cat /x/two /x/deep/three /x/sub/deep/three", "2\n3\n3\n"),
+    ("COPY --parents dir/sub dir /x/", "cat /x/dir/sub/deep/three /x/dir/one", "3\n1\n"),
+    ("COPY --parents dir/./sub /x/", "cat /x/sub/deep/three", "3\n"),
+    # what is there already
+    ("COPY . /", "cat /etc/new /etc/more/four; grep -c root /etc/passwd", "N\n4\n1\n"),
+    ("RUN mkdir -p /x/sub && echo old > /x/sub/old\nCOPY dir /x", "cat /x/sub/old /x/sub/two", "old\n2\n"),
+    ("COPY etc/more /x/sub\nCOPY dir /x", "cat /x/sub/four /x/sub/two", "4\n2\n"),
+    ("COPY --link dir /x", "cat /x/sub/two", "2\n"),
+    ("COPY --exclude=**/two dir /x", "ls /x/sub", "deep\n"),
+    ("COPY --chmod=700 dir /x", "stat -c %a /x/sub /x/sub/two", "700\n700\n"),
+    ("COPY --chown=me dir /x", "stat -c %U /x/sub/two", "me\n"),
+    # beside and after each other
+    (f"{TWICE}COPY --from=one /x /x\nCOPY --from=two /y/dir /y", "cat /x/dir/sub/two /y/sub/two", "2\n2\n"),
+]
+
+
+@pytest.mark.parametrize(("steps", "script", "printed"), ROWS, ids=[row[0][:60] for row in ROWS])
+async def test_every_reader_finds_it(bench: Bench, steps: str, script: str, printed: str) -> None:
+    text = steps if steps.startswith("FROM") else f"FROM base\n{steps}"
+    assert bench.sh(await bench.build(text, FILES), script) == printed
+
+
+async def test_a_trigger_reads_before_and_another_stage_beside(bench: Bench) -> None:
+    await bench.build("FROM base\nONBUILD COPY dir /triggered", FILES, tags=["onbuild:latest"])
+    image = await bench.build(
+        "FROM base AS one\nCOPY . /x\nFROM onbuild AS two\nCOPY dir /x\nFROM base\n"
+        "COPY --from=one /x/dir/sub /a/\nCOPY --from=two /triggered/sub /b/\nCOPY --from=two /x/sub /c/",
+        FILES,
+    )
+    assert bench.sh(image, "cat /a/two /b/two /c/two") == "2\n2\n2\n"
+
+
+def members(bench: Bench, diff_id: str) -> list[tuple[object, ...]]:
+    """What a layer says; times only of files, for the context's directories are made on arrival."""
+    out = io.BytesIO()
+    bench.layers.tar(diff_id, out)
+    out.seek(0)
+    with tarfile.open(fileobj=out) as tar:
+        return [(m.name, m.mode, m.uid, m.gid, m.size, m.isdir() or m.mtime) for m in tar if m.name != "x"]
+
+
+async def test_taken_or_copied_is_the_same_layer(bench: Bench) -> None:
+    taken = await bench.build("FROM base\nCOPY dir /x/", FILES)
+    layer = bench.layers.get(taken.diff_ids[-1])
+    assert layer
+    assert (layer.path / "x/sub/two").stat().st_nlink == 1 and layer.size == 6
+    says = members(bench, layer.diff_id)
+    copied = await bench.build("FROM base\nCOPY --exclude=nothing dir /x/", FILES)
+    assert members(bench, copied.diff_ids[-1]) == says
+    assert [name for name, *_ in says] == ["x/one", "x/sub", "x/sub/two", "x/sub/deep", "x/sub/deep/three"]
+
+
+def archive(*members: tuple[str, bytes]) -> io.BytesIO:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(data), 1_700_000_000
+            tar.addfile(member, io.BytesIO(data))
+    out.seek(0)
+    return out
+
+
+def test_what_was_hashed_on_arrival_is_what_is_there(tmp_path: Path) -> None:
+    """Also of a file that is in the archive several times, so that inodes are used again."""
+    given_files = [(f"d/{n % 7}", os.urandom(n * 100)) for n in range(60)]
+    given = unpack_context(archive(*given_files), tmp_path / "context")
+    assert given.digests
+    with tree(given, None) as known:
+        told = checksum(known.find("d"))
+    with tree(type(given)(given.path, {}), None) as read:
+        assert checksum(read.find("d")) == told
+
+
+async def test_a_changed_byte_is_another_step(bench: Bench) -> None:
+    async def build(data: bytes) -> list[str]:
+        bench.said = []
+        stream = archive(("Dockerfile", b"FROM base\nCOPY d /x"), ("d/f", data))
+        await bench.builder.build(chunks(stream), BuildOptions(), bench.said.append)
+        return bench.states
+
+    assert "cached" not in (await build(b"one"))[1:]
+    assert (await build(b"one"))[-1] == "cached"
+    assert (await build(b"two"))[-1] != "cached"
