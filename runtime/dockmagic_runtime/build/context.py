@@ -333,11 +333,22 @@ def checksum(sources: Sequence[Source], reading: Reading = PLAIN) -> str:
         total.update(b"D" if source.is_directory else b"F")
         total.update(os.fsencode(source.below) + b"\0" if source.below else b"")
         for entry, file in entries(source, reading):
-            entry.mtime_ns = 0
-            total.update(tar.header(entry))
+            total.update(_identity(entry))
             if entry.kind == tar.REGULAR:
                 total.update(file.digest())
     return total.hexdigest()
+
+
+def _identity(entry: tar.Entry) -> bytes:
+    """All of an entry but its time, and so that no two say the same: names have no NUL, numbers no comma."""
+    numbers = b"%b,%o,%d,%d,%d,%d,%d" % (
+        *(entry.kind, entry.mode, entry.uid, entry.gid, entry.size),
+        *entry.device,
+    )
+    attributes = b"".join(
+        b"%b\0%d,%b" % (key, len(value), value) for key, value in sorted(entry.xattrs.items())
+    )
+    return b"%b\0%b\0%b\0%d,%b" % (entry.name, entry.link, numbers, len(attributes), attributes)
 
 
 def _pivot(pattern: str) -> int:

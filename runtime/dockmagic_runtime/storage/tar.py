@@ -156,7 +156,7 @@ class TarReader:
             expected = _number(block[148:156])
         except InvalidParameter:
             raise InvalidParameter("invalid tar header") from None
-        if expected != sum(block) - sum(block[148:156]) + 256:
+        if expected != _sum(block) - sum(block[148:156]) + 256:
             raise InvalidParameter("invalid tar header: checksum mismatch")
         return block
 
@@ -251,6 +251,11 @@ def _entry(block: bytes, kind: bytes, size: int) -> Entry:
     if kind in (CHARACTER, BLOCKDEV):
         entry.device = _number(block[329:337]), _number(block[337:345])
     return entry
+
+
+def _sum(block: bytes) -> int:
+    """Of a header's bytes. Most are zeros, and taking those out first is quicker than adding them."""
+    return sum(block.translate(None, b"\0"))
 
 
 def _number(text: bytes) -> int:
@@ -379,7 +384,7 @@ def header(entry: Entry) -> bytes:
             bytes(12),
         )
     )
-    block = block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    block = block[:148] + b"%06o\0 " % _sum(block) + block[156:]
     return _pax_header(records) + block if records else block
 
 
