@@ -76,8 +76,14 @@ def steady(field: str, value: Any) -> Any:
 )
 def test_the_fields_are_dockers(run: Run, things: str, docker_host: str, line: str) -> None:
     line = line.replace("NAME", f"name={things}").replace("IMAGE", IMAGE)
-    our_rows = [json.loads(row) for row in run(f"%docker {line} --format json").value.splitlines()]
-    their_rows = [json.loads(row) for row in theirs(f"{line} --format json", docker_host).splitlines()]
+
+    def ask() -> list[dict[str, Any]]:
+        return [json.loads(row) for row in run(f"%docker {line} --format json").value.splitlines()]
+
+    before = None
+    while (our_rows := ask()) != before:  # containers of other tests may still be ending
+        before = our_rows
+        their_rows = [json.loads(row) for row in theirs(f"{line} --format json", docker_host).splitlines()]
     assert len(our_rows) == len(their_rows) > 0
     for ours, other in zip(our_rows, their_rows, strict=True):
         for field, value in other.items():
