@@ -338,7 +338,7 @@ class _Build:
             raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
         ignored = read_text(context, f"{name}.dockerignore") or read_text(context, ".dockerignore")
         if ignored:
-            drop_ignored(context, Ignore.parse(ignored))
+            drop_ignored(self._context, Ignore.parse(ignored))
         return [typed(node) for node in parse(text)]
 
     async def _stage(self, planned: PlannedStage, around: Surroundings, progress: Progress) -> State:

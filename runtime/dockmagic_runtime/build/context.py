@@ -8,11 +8,11 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from dockmagic_runtime.build.ignore import Ignore, component
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
@@ -21,6 +21,7 @@ from dockmagic_runtime.storage import overlayform, tar
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 from dockmagic_runtime.storage.unpack import Unpacker, remove_tree
+from dockmagic_runtime.storage.written import Content, Written
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -30,32 +31,31 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Context:
-    """The client's files, unpacked: the build's own, and never changed.
-
-    `digests` are those of the regular files' contents, by inode: who has unpacked a file need not read it.
-    """
+    """The client's files, unpacked: the build's own, and never changed. `written` tells of them."""
 
     path: Path
-    digests: Mapping[int, bytes]
+    written: Written
 
 
-@dataclass(frozen=True)
-class FileContent:
-    """The bytes of a file, when they are asked for; `known` is their digest, if it is."""
+class FileContent(NamedTuple):
+    """The bytes of a file, when they are asked for; `known` is what can be told of them unread."""
 
     directory: int
     name: bytes
-    known: bytes | None = None
+    known: Content | None = None
 
     def digest(self) -> bytes:
-        if self.known is not None:
-            return self.known
+        if self.known:
+            return self.known.digest
         content = hashlib.sha256()
         for data in self.content():
             content.update(data)
         return content.digest()
 
     def content(self) -> Iterator[memoryview]:
+        if self.known and self.known.data is not None:
+            yield memoryview(self.known.data)
+            return
         fd = os.open(self.name, _FILE, dir_fd=self.directory)
         try:
             while data := os.read(fd, _CHUNK):
@@ -68,15 +68,15 @@ class FileContent:
 class Source:
     """One thing to copy: `name` in `directory` (a descriptor). Of a directory the contents are meant.
 
-    `below` are the directories above it that are to be kept (`COPY --parents`), relative. `digests` as
-    in Context.
+    `below` are the directories above it that are to be kept (`COPY --parents`), relative. `written` tells of
+    files that need not be read.
     """
 
     directory: int
     name: bytes
     is_directory: bool
     below: str = ""
-    digests: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+    written: Written = field(default_factory=Written, repr=False)
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) 
     `limit`: bytes of the unpacked tar; one that says more is taken for a bomb.
     """
     directory.mkdir(parents=True)
-    digests: dict[int, bytes] = {}
+    written = Written()
     with (
         _open(directory) as root,
         decompress(stream) as plain,
-        Unpacker(root, owner=(0, 0), digests=digests) as unpacker,
+        Unpacker(root, owner=(0, 0), written=written) as unpacker,
     ):
         reader = tar.TarReader(tar.chunks_of(plain.read, limit=limit))
         for entry in reader:
@@ -117,7 +117,7 @@ def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) 
         unpacker.finish()
         while plain.read(_CHUNK):
             pass  # what fills the archive's last record: a client wants to be rid of it
-    return Context(directory, digests)
+    return Context(directory, written)
 
 
 def read_text(directory: Path, name: str) -> str | None:
@@ -134,8 +134,9 @@ def read_text(directory: Path, name: str) -> str | None:
                 raise InvalidParameter(f"{name} is not UTF-8 text") from None
 
 
-def drop_ignored(directory: Path, ignore: Ignore) -> None:
+def drop_ignored(context: Context, ignore: Ignore) -> None:
     """Delete what `.dockerignore` excludes."""
+    directory = context.path
     with _open(directory) as root:
         pending = [""]
         undecided: list[str] = []
@@ -149,6 +150,7 @@ def drop_ignored(directory: Path, ignore: Ignore) -> None:
                     excluded = ignore.excludes(child)
                     if excluded and not (is_directory and ignore.takes_back):
                         remove_tree(fd, name)
+                        context.written.forget()
                     elif is_directory:
                         pending.append(child)
                         undecided += [child] if excluded else []
@@ -171,7 +173,7 @@ def tree(context: Context, rootfs: Rootfs | None) -> Iterator["Tree"]:
         except OSError as error:
             raise SystemFailure(f"cannot mount the layers: {error.strerror}") from error
     try:
-        with Tree(root, context.digests if rootfs is None else {}) as found:
+        with Tree(root, context.written if rootfs is None else None) as found:
             yield found
     finally:
         os.close(root)
@@ -180,8 +182,8 @@ def tree(context: Context, rootfs: Rootfs | None) -> Iterator["Tree"]:
 class Tree:
     """A directory tree to copy from; a context manager, as it keeps descriptors open."""
 
-    def __init__(self, root: int, digests: Mapping[int, bytes] | None = None) -> None:
-        self._digests = digests or {}
+    def __init__(self, root: int, written: Written | None = None) -> None:
+        self._written = written or Written()
         self._root = os.open(".", _DIRECTORY, dir_fd=root)
         self._opened = [self._root]
 
@@ -258,36 +260,49 @@ class Tree:
             if is_directory:
                 directory = paths.open_in_root(self._root, path or "/", _DIRECTORY)
                 self._opened.append(directory)
-                return Source(directory, os.fsencode(Path(path).name), True, digests=self._digests)
+                return Source(directory, os.fsencode(Path(path).name), True, written=self._written)
             top = Path(f"/proc/self/fd/{self._root}").readlink()
             above = real.relative_to(top).parent
             directory = paths.open_in_root(self._root, str(above), _DIRECTORY)
             self._opened.append(directory)
-            return Source(directory, os.fsencode(real.name), False, digests=self._digests)
+            return Source(directory, os.fsencode(real.name), False, written=self._written)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
 
-Content = tuple[tar.Entry, FileContent]
+Found = tuple[tar.Entry, FileContent]
 
 
-def entries(source: Source, reading: Reading = PLAIN) -> Iterator[Content]:
+def entries(source: Source, reading: Reading = PLAIN) -> Iterator[Found]:
     """The entries of a source, named relative to it (a file by its own name). Sockets are left out."""
-    if not source.is_directory:
-        yield from _entry(source.directory, source.name, source.name, reading, source.digests)
-        return
-    for name in sorted(overlayform.names(source.directory)):
-        yield from _entry(source.directory, name, name, reading, source.digests)
+    if source.is_directory:
+        yield from _inside(source.directory, b"", reading, source.written)
+    else:
+        inode = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False).st_ino
+        yield from _entry(source.directory, source.name, inode, source.name, reading, source.written)
+
+
+def _inside(directory: int, above: bytes, reading: Reading, written: Written) -> Iterator[Found]:
+    """The entries in a directory, which is itself called `above`, with a slash."""
+    for name, inode in sorted(overlayform.inodes(directory).items()):
+        yield from _entry(directory, name, inode, above + name, reading, written)
 
 
 def _entry(
-    directory: int, name: bytes, as_name: bytes, reading: Reading, digests: Mapping[int, bytes]
-) -> Iterator[Content]:
+    directory: int, name: bytes, inode: int, as_name: bytes, reading: Reading, written: Written
+) -> Iterator[Found]:
+    excluded = reading.exclude is not None and reading.exclude.excludes(os.fsdecode(as_name))
+    if (file := written.get(inode)) and not reading.owners:
+        if not excluded:
+            entry = file.entry(as_name)
+            if reading.mode is not None:
+                entry.mode = reading.mode
+            yield entry, FileContent(directory, name, file.content)
+        return
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
         return
-    excluded = reading.exclude is not None and reading.exclude.excludes(os.fsdecode(as_name))
     if excluded and not (kind == tar.DIRECTORY and reading.exclude and reading.exclude.takes_back):
         return
     permissions = stat.S_IMODE(status.st_mode) if reading.mode is None else reading.mode
@@ -303,7 +318,7 @@ def _entry(
     if kind != tar.DIRECTORY:
         if kind != tar.REGULAR:
             entry.size = 0
-        yield entry, FileContent(directory, name, digests.get(status.st_ino))
+        yield entry, FileContent(directory, name)
         return
     entry.size = 0
     if reading.owners:
@@ -312,8 +327,7 @@ def _entry(
         yield entry, FileContent(directory, name)
     fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     try:
-        for child in sorted(overlayform.names(fd)):
-            yield from _entry(fd, child, as_name + b"/" + child, reading, digests)
+        yield from _inside(fd, as_name + b"/", reading, written)
     finally:
         os.close(fd)
 
@@ -345,9 +359,9 @@ def _identity(entry: tar.Entry) -> bytes:
         *(entry.kind, entry.mode, entry.uid, entry.gid, entry.size),
         *entry.device,
     )
-    attributes = b"".join(
-        b"%b\0%d,%b" % (key, len(value), value) for key, value in sorted(entry.xattrs.items())
-    )
+    attributes = b""
+    for key, value in sorted(entry.xattrs.items()):
+        attributes += b"%b\0%d,%b" % (key, len(value), value)
     return b"%b\0%b\0%b\0%d,%b" % (entry.name, entry.link, numbers, len(attributes), attributes)
 
 

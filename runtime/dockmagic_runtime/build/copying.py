@@ -20,6 +20,7 @@ from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import tar
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.unpack import Unpacker
+from dockmagic_runtime.storage.written import Written
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -35,13 +36,14 @@ def copy(
     upper: int | None = None,
     linking: bool = False,
     taking: bool = False,
+    written: Written | None = None,
     limit: int | None = None,
 ) -> None:
     """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter.
 
     `owner` None: as the files have it. `upper`: where what is written to `root` goes, if that is an overlay.
     `linking`: the sources are on the same file system and the build's own. `taking`: and nobody reads them
-    after us. `limit`: bytes of an archive.
+    after us. `written` is told of the files that are made. `limit`: bytes of an archive.
     """
     linking = linking and owner == (0, 0) and reading.as_they_are
     # Of several sources one may lie in another.
@@ -49,13 +51,15 @@ def copy(
     is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
-            _extract(source, root, target, limit)
+            _extract(source, root, target, written, limit)
         elif source.below or source.is_directory or is_directory or _is_directory(root, target):
             place = f"{target}/{source.below}" if source.below else target
-            _Directory(root, place, owner, upper, linking, taking).fill(source, reading)
+            _Directory(root, place, owner, upper, written, linking, taking).fill(source, reading)
         else:
             above, _, name = target.rstrip("/").rpartition("/")
-            _Directory(root, above, owner, upper, linking).fill(source, reading, as_name=os.fsencode(name))
+            _Directory(root, above, owner, upper, written, linking).fill(
+                source, reading, as_name=os.fsencode(name)
+            )
 
 
 def make_directory(root: int, path: str, owner: tuple[int, int] = (0, 0)) -> int:
@@ -86,11 +90,13 @@ class _Directory:
         path: str,
         owner: tuple[int, int] | None,
         upper: int | None,
+        written: Written | None,
         linking: bool,
         taking: bool = False,
     ) -> None:
         self._root, self._path, self._owner = root, path, owner
-        self._upper, self._linking, self._taking = upper, linking, taking
+        self._upper, self._written = upper, written
+        self._linking, self._taking = linking, taking
 
     def fill(self, source: Source, reading: Reading, as_name: bytes | None = None) -> None:
         with ExitStack() as stack:
@@ -101,7 +107,7 @@ class _Directory:
                 stack.callback(os.close, fd)
             if self._taking and source.is_directory:
                 _take(source.directory, merged, fd)
-            with Unpacker(fd, owner=self._owner) as unpacker:
+            with Unpacker(fd, owner=self._owner, written=self._written) as unpacker:
                 for entry, file in entries(source, reading):
                     if as_name is not None:
                         entry.name = as_name
@@ -159,10 +165,10 @@ def _is_archive(source: Source) -> bool:
         return False
 
 
-def _extract(source: Source, root: int, target: str, limit: int | None) -> None:
+def _extract(source: Source, root: int, target: str, written: Written | None, limit: int | None) -> None:
     fd = make_directory(root, target)
     try:
-        with _opened(source) as stream, Unpacker(fd) as unpacker:
+        with _opened(source) as stream, Unpacker(fd, written=written) as unpacker:
             unpacker.unpack(tar.TarReader(tar.chunks_of(stream.read, limit=limit)))
     finally:
         os.close(fd)

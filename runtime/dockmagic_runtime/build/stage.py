@@ -177,6 +177,7 @@ class Stage:
                         # With an epoch the layer's files get other times than the context's.
                         linking=self._around.epoch is None,
                         taking=instruction.stage is None and self._around.readers.is_last(instruction),
+                        written=self._around.sources.context.written,
                         limit=self._around.limit,
                     )
 
@@ -331,9 +332,11 @@ class Stage:
 
     def _commit(self, step: str, *, copied: bool = False) -> Layer:
         snapshots, epoch = self._around.snapshots, self._around.epoch
+        written = self._around.sources.context.written if copied else None
         if epoch is not None:
             copystep.settle(snapshots.upper(step), epoch, everything=copied)
-        return snapshots.commit(step, move=True)
+            written = None  # it knows other times
+        return snapshots.commit(step, move=True, written=written)
 
     def _now(self) -> str:
         epoch = self._around.epoch

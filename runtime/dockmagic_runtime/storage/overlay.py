@@ -6,6 +6,7 @@ mount of a container is ever seen on the host and none can be left over.
 
 import os
 from dataclasses import dataclass
+from errno import EINVAL
 from typing import Any
 
 from dockmagic_runtime.kernel import mounts
@@ -31,22 +32,23 @@ class Rootfs:
         return cls(tuple(data["lower"]), data["upper"], data["work"], data["host"])
 
 
-def mount_rootfs(rootfs: Rootfs) -> int:
+def mount_rootfs(rootfs: Rootfs, *, volatile: bool = False) -> int:
     """A detached mount of the merged view; closing the descriptor unmounts it.
 
-    Raises `OSError` with the kernel's own words.
+    `volatile`: its end does not write the disk out, which the caller will do. Such an upper can be mounted
+    once only. Raises `OSError` with the kernel's own words.
     """
     if rootfs.host:
-        return _mount_over_host(rootfs)
+        return _mount_over_host(rootfs, volatile)
     if not rootfs.upper and len(rootfs.lower) == 1:
         # Overlayfs wants two layers or a writable one; a single directory needs no merging.
         mount = mounts.copy_path(rootfs.lower[0])
         mounts.set_attributes(mount, mounts.MOUNT_ATTR_RDONLY)
         return mount
-    return _merge(rootfs.lower, rootfs.upper, rootfs.work)
+    return _merge(rootfs.lower, rootfs.upper, rootfs.work, volatile)
 
 
-def _merge(lower: tuple[str, ...], upper: str | None, work: str | None) -> int:
+def _merge(lower: tuple[str, ...], upper: str | None, work: str | None, volatile: bool = False) -> int:
     context = mounts.fsopen("overlay")
     try:
         mounts.fsconfig_set(context, "source", "overlay")
@@ -54,10 +56,21 @@ def _merge(lower: tuple[str, ...], upper: str | None, work: str | None) -> int:
         if upper:
             mounts.fsconfig_set(context, "upperdir", upper)
             mounts.fsconfig_set(context, "workdir", work)
+        if volatile:
+            _set_volatile(context)
         mounts.fsconfig_create(context)
         return mounts.fsmount(context)
     finally:
         os.close(context)
+
+
+def _set_volatile(context: int) -> None:
+    """Linux before 5.10 has no such option: there the disk is written out once more."""
+    try:
+        mounts.fsconfig_set(context, "volatile")
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
 
 
 def _set_lower(context: int, lower: tuple[str, ...]) -> None:
@@ -77,7 +90,7 @@ def _escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:")
 
 
-def _mount_over_host(rootfs: Rootfs) -> int:
+def _mount_over_host(rootfs: Rootfs, volatile: bool) -> int:
     """The machine's root as the lowest layer.
 
     The kernel refuses (ELOOP) an upper that lies below its own lower. So `/` is first merged, read-only, with
@@ -89,6 +102,6 @@ def _mount_over_host(rootfs: Rootfs) -> int:
     finally:
         os.close(empty)
     try:
-        return _merge((*rootfs.lower, f"/proc/self/fd/{below}"), rootfs.upper, rootfs.work)
+        return _merge((*rootfs.lower, f"/proc/self/fd/{below}"), rootfs.upper, rootfs.work, volatile)
     finally:
         os.close(below)

@@ -25,10 +25,13 @@ def names(directory: int) -> set[bytes]:
         return {os.fsencode(entry.name) for entry in entries}
 
 
-def kinds(directory: int) -> dict[bytes, bool]:
-    """What an open directory has, and whether it is a regular file."""
+def inodes(directory: int) -> dict[bytes, int]:
+    """What an open directory has: the inode number of each regular file, 0 for everything else."""
     with os.scandir(directory) as entries:
-        return {os.fsencode(entry.name): entry.is_file(follow_symlinks=False) for entry in entries}
+        return {
+            os.fsencode(entry.name): entry.inode() if entry.is_file(follow_symlinks=False) else 0
+            for entry in entries
+        }
 
 
 def is_whiteout(status: os.stat_result) -> bool:

@@ -11,11 +11,13 @@ All opens go through directory descriptors and follow no symbolic link.
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 
 from dockmagic_runtime.errors import SystemFailure
 from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.kernel.mounts import mount_id
 from dockmagic_runtime.storage import overlayform, tar
+from dockmagic_runtime.storage.written import File, Written
 
 _CHUNK = 1 << 20
 _KINDS = {file_type: kind for kind, file_type in tar.FILE_TYPES.items()}
@@ -28,16 +30,23 @@ class Packer:
 
     `overlay`: the trees are overlay upper or lower directories, and their deletions are written as OCI
     whiteouts. `one_mount`: what is mounted on a tree is not entered; its mount point is written empty.
+    `written` tells of files that need not be read.
     """
 
     def __init__(
-        self, write: Callable[[bytes], object], *, overlay: bool = False, one_mount: bool = False
+        self,
+        write: Callable[[bytes], object],
+        *,
+        overlay: bool = False,
+        one_mount: bool = False,
+        written: Written | None = None,
     ) -> None:
         self.size = 0
         """Bytes of the regular files written so far."""
         self._write = write
         self._overlay = overlay
         self._one_mount = one_mount
+        self._written = written or Written()
         self._device = -1
         self._mount = -1
         self._first_names: dict[tuple[int, int], bytes] = {}
@@ -88,9 +97,13 @@ class Packer:
                 return []
             inside = path + b"/" if path else b""
             subdirectories: list[tuple[bytes, os.stat_result | None]] = []
-            for name, is_regular in sorted(overlayform.kinds(fd).items()):
-                if is_regular:
-                    self._regular(fd, name, prefix + inside + name)
+            inside_prefix = prefix + inside
+            for name, inode in sorted(overlayform.inodes(fd).items()):
+                if inode:
+                    if file := self._written.get(inode):
+                        self._told(fd, name, inside_prefix + name, inode, file)
+                    else:
+                        self._regular(fd, name, inside_prefix + name)
                     continue
                 entry = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 if stat.S_ISDIR(entry.st_mode):
@@ -119,32 +132,40 @@ class Packer:
         if kind == tar.REGULAR:
             self._regular(directory, name, as_name)
             return
-        if status.st_nlink > 1 and self._second_name(as_name, status):
-            return
         entry = _entry(as_name, kind, status)
+        if status.st_nlink > 1 and self._second_name(entry, (status.st_dev, status.st_ino)):
+            return
         if kind == tar.SYMLINK:
             entry.link = os.readlink(name, dir_fd=directory)
         elif kind in (tar.CHARACTER, tar.BLOCKDEV):
             entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._write(tar.header(entry))
 
-    def _second_name(self, as_name: bytes, status: os.stat_result) -> bool:
+    def _second_name(self, entry: tar.Entry, file: tuple[int, int]) -> bool:
         """Whether the file is here under another name already; then it is written as a link to that."""
-        first = self._first_names.setdefault((status.st_dev, status.st_ino), as_name)
-        if first is as_name:
+        first = self._first_names.setdefault(file, entry.name)
+        if first is entry.name:
             return False
-        link = _entry(as_name, tar.HARDLINK, status)
-        link.link = first
-        self._write(tar.header(link))
+        self._write(tar.header(replace(entry, kind=tar.HARDLINK, link=first, size=0)))
         return True
+
+    def _told(self, directory: int, name: bytes, as_name: bytes, inode: int, file: File) -> None:
+        """A regular file of which all is known, but perhaps its content."""
+        if file.content.data is None:
+            self._regular(directory, name, as_name)
+            return
+        entry = file.entry(as_name)
+        if not self._second_name(entry, (0, inode)):
+            self.size += file.size
+            self._write(tar.header(entry) + file.content.data + tar.padding(file.size))
 
     def _regular(self, directory: int, name: bytes, as_name: bytes) -> None:
         fd = os.open(name, _FILE, dir_fd=directory)
         try:
             status = os.fstat(fd)
-            if status.st_nlink > 1 and self._second_name(as_name, status):
-                return
             entry = _entry(as_name, tar.REGULAR, status)
+            if status.st_nlink > 1 and self._second_name(entry, (status.st_dev, status.st_ino)):
+                return
             if self._device >= 0 and status.st_dev != self._device and mount_id(fd) != self._mount:
                 self._write(tar.header(entry))
                 return

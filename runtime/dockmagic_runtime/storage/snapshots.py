@@ -29,6 +29,7 @@ from dockmagic_runtime.storage.initlayer import InitLayers
 from dockmagic_runtime.storage.layers import Layer, LayerStore
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 from dockmagic_runtime.storage.pack import Packer
+from dockmagic_runtime.storage.written import Written
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,16 @@ class SnapshotStore:
                     seen.add(status.st_ino)
         return Usage(size, files)
 
-    def commit(self, key: str, *, move: bool = False) -> Layer:
+    def commit(self, key: str, *, move: bool = False, written: Written | None = None) -> Layer:
         """The changes as a layer. `move`: the upper directory becomes the layer and the snapshot is gone.
 
         Without `move` the container may be running; pause it, or a file may be caught half-written.
+        `written` tells of files that need not be read.
         """
         self._record(key)
         if not move:
             return self._layers.copy(self.upper(key))
-        layer = self._layers.commit(self.upper(key))
+        layer = self._layers.commit(self.upper(key), written)
         self.remove(key)
         return layer
 
@@ -142,12 +144,15 @@ class SnapshotStore:
 
     @contextmanager
     def mounted(self, key: str, *, writable: bool = False) -> Iterator[int]:
-        """The merged tree of a *stopped* container, as a descriptor of a detached mount."""
+        """The merged tree of a *stopped* container, as a descriptor of a detached mount.
+
+        `writable`: once in the life of a snapshot, and `commit` is to follow, which writes the disk out.
+        """
         rootfs = self.get(key)
         if not writable:
             assert rootfs.upper
             rootfs = Rootfs((rootfs.upper, *rootfs.lower), host=rootfs.host)
-        mount = _mounted(rootfs)
+        mount = _mounted(rootfs, volatile=writable)
         try:
             yield mount
         finally:
@@ -186,9 +191,9 @@ class SnapshotStore:
         return record
 
 
-def _mounted(rootfs: Rootfs) -> int:
+def _mounted(rootfs: Rootfs, *, volatile: bool = False) -> int:
     try:
-        return mount_rootfs(rootfs)
+        return mount_rootfs(rootfs, volatile=volatile)
     except OSError as error:
         raise SystemFailure(f"cannot mount the layers: {error.strerror}") from error
 

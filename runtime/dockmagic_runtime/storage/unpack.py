@@ -22,6 +22,7 @@ from typing import Protocol
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
 from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import overlayform, tar
+from dockmagic_runtime.storage.written import SMALL, Content, Written
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ _DISK_ERRORS = frozenset(
 )
 
 
-class Content(Protocol):
+class Source(Protocol):
     """Where an entry's bytes come from: a TarReader, or a file."""
 
     def content(self) -> Iterator[memoryview]: ...
@@ -60,7 +61,7 @@ class Unpacker:
 
     `whiteouts`: OCI deletions become overlayfs' (for a layer); otherwise `.wh.` is a name like any other.
     `owner`: (uid, gid) for everything, instead of what the archive says.
-    `digests`: gets the SHA-256 of each regular file's content, by inode; of none with holes.
+    `written`: is told of each regular file.
     Use as a context manager: leaving it closes descriptors; `finish` must have been called for a good tree.
     """
 
@@ -70,18 +71,21 @@ class Unpacker:
         *,
         whiteouts: bool = False,
         owner: tuple[int, int] | None = None,
-        digests: dict[int, bytes] | None = None,
+        written: Written | None = None,
     ) -> None:
         self.size = 0
         """Bytes of the regular files unpacked so far."""
         self._root = root
         self._whiteouts = whiteouts
         self._owner = owner
-        self._digests = digests
+        self._written = written
         self._open: dict[bytes, int] = {}
         self._states: dict[bytes, _DirectoryState] = {}
         self._umask = _umask()
         self._me = (os.geteuid(), os.getegid())
+        self._giving_groups: set[int] = set()
+        """Open directories that are set-group-ID: what is made in them gets their group."""
+        self._opened(root)
 
     def unpack(self, reader: tar.TarReader) -> None:
         """All entries, and `finish`. Raises InvalidParameter (the archive) or SystemFailure (the disk)."""
@@ -89,7 +93,7 @@ class Unpacker:
             self.add(entry, reader)
         self.finish()
 
-    def add(self, entry: tar.Entry, reader: Content) -> None:
+    def add(self, entry: tar.Entry, reader: Source) -> None:
         """One entry, its content read from `reader`."""
         path = _inside(entry.name)
         try:
@@ -139,7 +143,7 @@ class Unpacker:
     def __exit__(self, *_: object) -> None:
         self._forget_descriptors()
 
-    def _make(self, path: bytes, entry: tar.Entry, reader: Content) -> None:
+    def _make(self, path: bytes, entry: tar.Entry, reader: Source) -> None:
         owner = self._owner or (entry.uid, entry.gid)
         if not path:
             if entry.kind == tar.DIRECTORY:
@@ -171,7 +175,7 @@ class Unpacker:
         name: bytes,
         entry: tar.Entry,
         owner: tuple[int, int],
-        reader: Content,
+        reader: Source,
     ) -> None:
         mode = entry.mode
         try:
@@ -180,16 +184,15 @@ class Unpacker:
             self._remove(path, directory, name)
             fd = os.open(name, _NEW_FILE, mode & 0o777, dir_fd=directory)
         try:
+            content = None
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
-                if self._digests is not None:
-                    self._digests.pop(os.fstat(fd).st_ino, None)  # of a file that is gone
-            elif self._digests is not None:
-                self._digests[os.fstat(fd).st_ino] = _write_hashed(fd, reader)
+            elif self._written is not None and not entry.xattrs:
+                content = _write_told(fd, entry.size, reader)
             else:
                 for data in reader.content():
                     _write(fd, data)
-            if owner != self._me:
+            if owner != self._me or directory in self._giving_groups:
                 os.fchown(fd, *owner)
             # After the change of owner, which takes set-user-ID bits and capabilities away.
             if mode & 0o7000 or mode & self._umask:
@@ -197,6 +200,8 @@ class Unpacker:
             if entry.xattrs:
                 _set_xattrs(fd, entry)
             os.utime(fd, ns=_times(entry))
+            if self._written is not None:
+                self._written.note(fd, content)
         finally:
             os.close(fd)
         self.size += entry.size
@@ -211,6 +216,8 @@ class Unpacker:
         except FileNotFoundError:
             raise InvalidParameter(f"hard link {_show(path)} to {_show(target)}: no such file") from None
         try:
+            if _is_directory(source, target_name):
+                raise InvalidParameter(f"hard link {_show(path)} to {_show(target)}: it is a directory")
             self._again(
                 path,
                 directory,
@@ -223,7 +230,7 @@ class Unpacker:
             os.close(source)
 
     def _metadata(self, directory: int, name: bytes, entry: tar.Entry, owner: tuple[int, int]) -> None:
-        if owner != self._me:
+        if owner != self._me or directory in self._giving_groups:
             os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
         os.utime(name, ns=_times(entry), dir_fd=directory, follow_symlinks=False)
 
@@ -290,8 +297,13 @@ class Unpacker:
                 fd = self._make_parent(path)
             if len(self._open) >= _OPEN_DIRECTORIES:
                 self._forget_descriptors()
-            self._open[path] = fd
+            self._open[path] = self._opened(fd)
         return fd
+
+    def _opened(self, directory: int) -> int:
+        if os.fstat(directory).st_mode & stat.S_ISGID:
+            self._giving_groups.add(directory)
+        return directory
 
     def _make_parent(self, path: bytes) -> int:
         above, _, name = path.rpartition(b"/")
@@ -331,7 +343,15 @@ class Unpacker:
         for fd in self._open.values():
             if fd != but:
                 os.close(fd)
+                self._giving_groups.discard(fd)
         self._open = kept
+
+
+def _is_directory(directory: int, name: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def remove_tree(directory: int, name: bytes) -> None:
@@ -375,15 +395,19 @@ def _write(fd: int, data: memoryview) -> None:
         data = data[written:]
 
 
-def _write_hashed(fd: int, reader: Content) -> bytes:
+def _write_told(fd: int, size: int, source: Source) -> Content:
+    if size <= SMALL:
+        small = b"".join(source.content())
+        _write(fd, memoryview(small))
+        return Content(hashlib.sha256(small).digest(), small)
     digest = hashlib.sha256()
-    for data in reader.content():
+    for data in source.content():
         _write(fd, data)
         digest.update(data)
-    return digest.digest()
+    return Content(digest.digest())
 
 
-def _write_sparse(fd: int, entry: tar.Entry, reader: Content) -> None:
+def _write_sparse(fd: int, entry: tar.Entry, reader: Source) -> None:
     os.ftruncate(fd, entry.size)
     segments = iter(entry.sparse or ())
     room = 0
