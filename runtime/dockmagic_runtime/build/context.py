@@ -21,7 +21,7 @@ from dockmagic_runtime.storage import overlayform, tar
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 from dockmagic_runtime.storage.unpack import Unpacker, remove_tree
-from dockmagic_runtime.storage.written import Content, Written
+from dockmagic_runtime.storage.written import File, Written
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -42,7 +42,7 @@ class FileContent(NamedTuple):
 
     directory: int
     name: bytes
-    known: Content | None = None
+    known: File | None = None
 
     def digest(self) -> bytes:
         if self.known:
@@ -53,15 +53,17 @@ class FileContent(NamedTuple):
         return content.digest()
 
     def content(self) -> Iterator[memoryview]:
-        if self.known and self.known.data is not None:
-            yield memoryview(self.known.data)
-            return
         fd = os.open(self.name, _FILE, dir_fd=self.directory)
         try:
             while data := os.read(fd, _CHUNK):
                 yield memoryview(data)
         finally:
             os.close(fd)
+
+    def whole(self) -> bytes:
+        if self.known and self.known.content is not None:
+            return self.known.content
+        return b"".join(self.content())
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,7 @@ def entries(source: Source, reading: Reading = PLAIN) -> Iterator[Found]:
 
 def _inside(directory: int, above: bytes, reading: Reading, written: Written) -> Iterator[Found]:
     """The entries in a directory, which is itself called `above`, with a slash."""
-    for name, inode in sorted(overlayform.inodes(directory).items()):
+    for name, inode in overlayform.inodes(directory):
         yield from _entry(directory, name, inode, above + name, reading, written)
 
 
@@ -297,7 +299,7 @@ def _entry(
             entry = file.entry(as_name)
             if reading.mode is not None:
                 entry.mode = reading.mode
-            yield entry, FileContent(directory, name, file.content)
+            yield entry, FileContent(directory, name, file)
         return
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
@@ -347,22 +349,20 @@ def checksum(sources: Sequence[Source], reading: Reading = PLAIN) -> str:
         total.update(b"D" if source.is_directory else b"F")
         total.update(os.fsencode(source.below) + b"\0" if source.below else b"")
         for entry, file in entries(source, reading):
-            total.update(_identity(entry))
-            if entry.kind == tar.REGULAR:
-                total.update(file.digest())
+            identity = _identity(entry)
+            total.update(identity + file.digest() if entry.kind == tar.REGULAR else identity)
     return total.hexdigest()
 
 
 def _identity(entry: tar.Entry) -> bytes:
     """All of an entry but its time, and so that no two say the same: names have no NUL, numbers no comma."""
-    numbers = b"%b,%o,%d,%d,%d,%d,%d" % (
-        *(entry.kind, entry.mode, entry.uid, entry.gid, entry.size),
-        *entry.device,
-    )
     attributes = b""
     for key, value in sorted(entry.xattrs.items()):
         attributes += b"%b\0%d,%b" % (key, len(value), value)
-    return b"%b\0%b\0%b\0%d,%b" % (entry.name, entry.link, numbers, len(attributes), attributes)
+    numbers = (entry.mode, entry.uid, entry.gid, entry.size, *entry.device, len(attributes))
+    return b"%b\0%b\0%b,%o,%d,%d,%d,%d,%d\0%d,%b" % (
+        *(entry.name, entry.link, entry.kind, *numbers, attributes),
+    )
 
 
 def _pivot(pattern: str) -> int:

@@ -10,12 +10,14 @@ Overlayfs' private ones never do: from a tar they could point a directory anywhe
 
 import os
 import stat
+import sys
 from errno import ENODATA, ENOTSUP
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _PATH_CHANGING = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
 
 
@@ -25,13 +27,18 @@ def names(directory: int) -> set[bytes]:
         return {os.fsencode(entry.name) for entry in entries}
 
 
-def inodes(directory: int) -> dict[bytes, int]:
-    """What an open directory has: the inode number of each regular file, 0 for everything else."""
+def inodes(directory: int) -> list[tuple[bytes, int]]:
+    """What an open directory has, by name: the inode number of each regular file, 0 for everything else."""
     with os.scandir(directory) as entries:
-        return {
-            os.fsencode(entry.name): entry.inode() if entry.is_file(follow_symlinks=False) else 0
+        found = [
+            # As os.fsencode does, which is slow for so many.
+            (
+                entry.name.encode(_ENCODING, _ERRORS),
+                entry.inode() if entry.is_file(follow_symlinks=False) else 0,
+            )
             for entry in entries
-        }
+        ]
+    return sorted(found)
 
 
 def is_whiteout(status: os.stat_result) -> bool:

@@ -49,7 +49,7 @@ class Packer:
         self._written = written or Written()
         self._device = -1
         self._mount = -1
-        self._first_names: dict[tuple[int, int], bytes] = {}
+        self._first_names: dict[object, bytes] = {}
 
     def tree(self, root: int, prefix: bytes = b"") -> None:
         """Everything below the directory `root`, which itself is not written, named under `prefix`.
@@ -98,7 +98,7 @@ class Packer:
             inside = path + b"/" if path else b""
             subdirectories: list[tuple[bytes, os.stat_result | None]] = []
             inside_prefix = prefix + inside
-            for name, inode in sorted(overlayform.inodes(fd).items()):
+            for name, inode in overlayform.inodes(fd):
                 if inode:
                     if file := self._written.get(inode):
                         self._told(fd, name, inside_prefix + name, inode, file)
@@ -141,8 +141,8 @@ class Packer:
             entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._write(tar.header(entry))
 
-    def _second_name(self, entry: tar.Entry, file: tuple[int, int]) -> bool:
-        """Whether the file is here under another name already; then it is written as a link to that."""
+    def _second_name(self, entry: tar.Entry, file: object) -> bool:
+        """Whether `file` (any key for it) has another name here; then it is written as a link to that."""
         first = self._first_names.setdefault(file, entry.name)
         if first is entry.name:
             return False
@@ -151,13 +151,13 @@ class Packer:
 
     def _told(self, directory: int, name: bytes, as_name: bytes, inode: int, file: File) -> None:
         """A regular file of which all is known, but perhaps its content."""
-        if file.content.data is None:
+        if file.content is None:
             self._regular(directory, name, as_name)
             return
         entry = file.entry(as_name)
-        if not self._second_name(entry, (0, inode)):
+        if not self._second_name(entry, inode):
             self.size += file.size
-            self._write(tar.header(entry) + file.content.data + tar.padding(file.size))
+            self._write(tar.header(entry) + file.content + tar.padding(file.size))
 
     def _regular(self, directory: int, name: bytes, as_name: bytes) -> None:
         fd = os.open(name, _FILE, dir_fd=directory)

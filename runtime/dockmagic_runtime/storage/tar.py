@@ -86,6 +86,10 @@ class TarReader:
                     long_link = data.split(b"\0", 1)[0]
                 continue
             entry = _entry(block, kind, size)
+            if kind == REGULAR and size >= 0 and not (pax or long_name or long_link):
+                self._remaining, self._padding = size, -size % BLOCK
+                yield entry
+                continue
             if long_name is not None:
                 entry.name = long_name
             if long_link is not None:
@@ -113,6 +117,15 @@ class TarReader:
             self._position += count
             self._remaining -= count
             yield self._view[start : start + count]
+
+    def whole(self) -> bytes:
+        """The same in one piece, for what is known to be small."""
+        start = self._position
+        end = start + self._remaining
+        if end > len(self._buffer):
+            return b"".join(self.content())
+        self._position, self._remaining = end, 0
+        return self._buffer[start:end]
 
     def drain(self) -> None:
         """Read the stream to its end, so that whoever hashes it has seen every byte."""
@@ -146,11 +159,17 @@ class TarReader:
             _check_sparse(entry, self._remaining)
 
     def _next_header(self) -> bytes | None:
-        self._skip(self._remaining + self._padding)
+        unread = self._remaining + self._padding
         self._remaining = self._padding = 0
-        block = self._take(BLOCK, may_end=True)
-        if block is None:
-            return None
+        start = self._position + unread
+        block: bytes | None = self._buffer[start : start + BLOCK]
+        if block is not None and len(block) == BLOCK:
+            self._position = start + BLOCK
+        else:
+            self._skip(unread)
+            block = self._take(BLOCK, may_end=True)
+            if block is None:
+                return None
         if block == _ZEROS:
             if self._take(BLOCK, may_end=True) not in (_ZEROS, None):
                 raise InvalidParameter("invalid tar header")
@@ -257,9 +276,14 @@ def _entry(block: bytes, kind: bytes, size: int) -> Entry:
 
 
 def _sum(block: bytes) -> int:
-    """Of the bytes, 512 at most. The low half of an Adler-32 is one more than their sum, modulo 65521: that
-    is exact for 256 bytes, and many times quicker than adding them up."""
-    return (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
+    """Of the bytes, 512 at most."""
+    return _short_sum(block[:256]) + _short_sum(block[256:])
+
+
+def _short_sum(data: bytes) -> int:
+    """Of the bytes, 256 at most. The low half of an Adler-32 is one more than their sum, modulo 65521: that
+    is exact for so few, and many times quicker than adding them up."""
+    return (adler32(data) & 0xFFFF) - 1
 
 
 @lru_cache(4096)
@@ -395,26 +419,20 @@ def _extended_header(entry: Entry, mtime: int) -> bytes:
     return _pax_header(records) + block if records else block
 
 
-def _block(front: bytes, tail: bytes) -> bytes:
-    """With the checksum between them, for which its own place counts as spaces."""
-    return b"%b%06o\0 %b" % (front, _sum(front) + 8 * ord(" ") + _sum(tail), tail)
+def _block(front: bytes, tail: tuple[bytes, int]) -> bytes:
+    """With the checksum between them."""
+    end, end_sum = tail
+    return b"%b%06o\0 %b" % (front, _short_sum(front) + end_sum, end)
 
 
 @lru_cache(64)
-def _tail(kind: bytes, link: bytes, device: tuple[int, int], prefix: bytes) -> bytes:
-    """Of a header what stands after the checksum: the same for most entries."""
+def _tail(kind: bytes, link: bytes, device: tuple[int, int], prefix: bytes) -> tuple[bytes, int]:
+    """Of a header what stands after the checksum, the same for most entries; and what it adds to that, with
+    the checksum's own place, which counts as spaces."""
     numbers = b"%07o\0%07o\0" % device
-    return b"".join(
-        (
-            kind,
-            link.ljust(100, b"\0"),
-            b"ustar\00000",
-            bytes(64),
-            numbers,
-            prefix.ljust(155, b"\0"),
-            bytes(12),
-        )
-    )
+    names = kind + link.ljust(100, b"\0") + b"ustar\00000" + bytes(64)
+    tail = names + numbers + prefix.ljust(155, b"\0") + bytes(12)
+    return tail, _sum(tail) + 8 * ord(" ")
 
 
 def padding(size: int) -> bytes:

@@ -22,7 +22,7 @@ from typing import Protocol
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
 from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import overlayform, tar
-from dockmagic_runtime.storage.written import SMALL, Content, Written
+from dockmagic_runtime.storage.written import SMALL, Written
 
 _log = logging.getLogger(__name__)
 
@@ -45,9 +45,11 @@ _DISK_ERRORS = frozenset(
 
 
 class Source(Protocol):
-    """Where an entry's bytes come from: a TarReader, or a file."""
+    """Where an entry's bytes come from: a TarReader, or a file. `whole` is for small ones."""
 
     def content(self) -> Iterator[memoryview]: ...
+
+    def whole(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,12 @@ class Unpacker:
         """One entry, its content read from `reader`."""
         path = _inside(entry.name)
         try:
-            if not (self._whiteouts and self._deletion(path)):
-                self._make(path, entry, reader)
+            if self._whiteouts and path.find(overlayform.WHITEOUT_PREFIX) >= 0 and self._deletion(path):
+                return
+            if entry.kind == tar.REGULAR and path:
+                self._regular(path, entry, reader)
+            else:
+                self._make(path, entry)
         except OSError as error:
             raise _explained(path, error) from error
 
@@ -143,7 +149,7 @@ class Unpacker:
     def __exit__(self, *_: object) -> None:
         self._forget_descriptors()
 
-    def _make(self, path: bytes, entry: tar.Entry, reader: Source) -> None:
+    def _make(self, path: bytes, entry: tar.Entry) -> None:
         owner = self._owner or (entry.uid, entry.gid)
         if not path:
             if entry.kind == tar.DIRECTORY:
@@ -151,9 +157,7 @@ class Unpacker:
             return
         above, _, name = path.rpartition(b"/")
         directory = self._directory(above)
-        if entry.kind == tar.REGULAR:
-            self._regular(directory, path, name, entry, owner, reader)
-        elif entry.kind == tar.DIRECTORY:
+        if entry.kind == tar.DIRECTORY:
             self._make_directory(directory, path, name, 0o700)
             self._states[path] = _DirectoryState(entry, owner)
         elif entry.kind == tar.SYMLINK:
@@ -168,15 +172,10 @@ class Unpacker:
             self._metadata(directory, name, entry, owner)
             os.chmod(name, entry.mode, dir_fd=directory)
 
-    def _regular(
-        self,
-        directory: int,
-        path: bytes,
-        name: bytes,
-        entry: tar.Entry,
-        owner: tuple[int, int],
-        reader: Source,
-    ) -> None:
+    def _regular(self, path: bytes, entry: tar.Entry, reader: Source) -> None:
+        above, _, name = path.rpartition(b"/")
+        directory = self._open.get(above) or self._directory(above)
+        owner = self._owner or (entry.uid, entry.gid)
         mode = entry.mode
         try:
             fd = os.open(name, _NEW_FILE, mode & 0o777, dir_fd=directory)
@@ -184,11 +183,11 @@ class Unpacker:
             self._remove(path, directory, name)
             fd = os.open(name, _NEW_FILE, mode & 0o777, dir_fd=directory)
         try:
-            content = None
+            digest = content = None
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
             elif self._written is not None and not entry.xattrs:
-                content = _write_told(fd, entry.size, reader)
+                digest, content = _write_told(fd, entry.size, reader)
             else:
                 for data in reader.content():
                     _write(fd, data)
@@ -201,7 +200,7 @@ class Unpacker:
                 _set_xattrs(fd, entry)
             os.utime(fd, ns=_times(entry))
             if self._written is not None:
-                self._written.note(fd, content)
+                self._written.note(fd, digest, content)
         finally:
             os.close(fd)
         self.size += entry.size
@@ -242,8 +241,6 @@ class Unpacker:
 
     def _deletion(self, path: bytes) -> bool:
         """If the name is an OCI whiteout, do what it says."""
-        if overlayform.WHITEOUT_PREFIX not in path:
-            return False
         *above, name = path.split(b"/")
         if any(part.startswith(b".wh..wh.") and part != overlayform.OPAQUE_MARKER for part in (*above, name)):
             return True  # AUFS' own bookkeeping, in images from its time
@@ -372,8 +369,12 @@ def remove_tree(directory: int, name: bytes) -> None:
 
 def _inside(name: bytes) -> bytes:
     """`name` relative to the root, without `.`, `..` and empty parts; InvalidParameter if it climbs out."""
-    if not (name.startswith(b"/") or b"//" in name or b"./" in name or name.endswith((b"/", b"."))):
-        if b"\0" in name:
+    # Bytes `in` bytes raises and catches an error inside; find does not, and this is asked for every file.
+    odd = (
+        name.startswith(b"/") or name.endswith((b"/", b".")) or name.find(b"//") >= 0 or name.find(b"./") >= 0
+    )
+    if not odd:
+        if 0 in name:
             raise InvalidParameter("invalid tar header: NUL in a name")
         return name
     parts: list[bytes] = []
@@ -385,26 +386,27 @@ def _inside(name: bytes) -> bytes:
         elif part not in (b"", b"."):
             parts.append(part)
     path = b"/".join(parts)
-    if b"\0" in path:
+    if 0 in path:
         raise InvalidParameter("invalid tar header: NUL in a name")
     return path
 
 
-def _write(fd: int, data: memoryview) -> None:
+def _write(fd: int, data: bytes | memoryview) -> None:
     while (written := os.write(fd, data)) < len(data):
         data = data[written:]
 
 
-def _write_told(fd: int, size: int, source: Source) -> Content:
+def _write_told(fd: int, size: int, source: Source) -> tuple[bytes, bytes | None]:
+    """Returns the content's digest, and the content if it is small."""
     if size <= SMALL:
-        small = b"".join(source.content())
-        _write(fd, memoryview(small))
-        return Content(hashlib.sha256(small).digest(), small)
+        small = source.whole()
+        _write(fd, small)
+        return hashlib.sha256(small).digest(), small
     digest = hashlib.sha256()
     for data in source.content():
         _write(fd, data)
         digest.update(data)
-    return Content(digest.digest())
+    return digest.digest(), None
 
 
 def _write_sparse(fd: int, entry: tar.Entry, reader: Source) -> None:
@@ -437,8 +439,8 @@ def _set_xattrs(fd: int, entry: tar.Entry) -> None:
 
 def _times(entry: tar.Entry) -> tuple[int, int]:
     """(atime, mtime); a time that the kernel could not keep becomes the epoch, as in Docker."""
-    mtime = entry.mtime_ns if 0 <= entry.mtime_ns < 1 << 63 else 0
-    return mtime, mtime
+    mtime = entry.mtime_ns
+    return (mtime, mtime) if 0 <= mtime < 1 << 63 else (0, 0)
 
 
 def _umask() -> int:

@@ -13,7 +13,6 @@ reading a small one, and of large ones the system keeps what it has memory for.
 """
 
 import os
-import stat
 from typing import NamedTuple
 
 from dockmagic_runtime.storage import tar
@@ -23,22 +22,16 @@ SMALL = 64 << 10
 _ROOM = 64 << 20
 
 
-class Content(NamedTuple):
-    """The SHA-256 of a file's content, and the content where it is kept."""
-
-    digest: bytes
-    data: bytes | None = None
-
-
 class File(NamedTuple):
-    """A regular file: what its inode says, and its content."""
+    """A regular file: what its inode says, the SHA-256 of its content, and the content where it is kept."""
 
     mode: int
     uid: int
     gid: int
     size: int
     mtime_ns: int
-    content: Content
+    digest: bytes
+    content: bytes | None
 
     def entry(self, name: bytes) -> tar.Entry:
         return tar.Entry(name, tar.REGULAR, self.mode, self.uid, self.gid, self.size, self.mtime_ns)
@@ -54,24 +47,19 @@ class Written:
         self.get = self._files.get
         """The file of an inode number; None if it has to be read."""
 
-    def note(self, fd: int, content: Content | None) -> None:
-        """The open file is as it will stay. `content` None: nothing can be told of it."""
+    def note(self, fd: int, digest: bytes | None, content: bytes | None) -> None:
+        """The open file is as it will stay. `digest` None: nothing can be told of it."""
         status = os.fstat(fd)
-        if content is None:
-            self._files.pop(status.st_ino, None)
+        inode = status.st_ino
+        if digest is None:
+            self._files.pop(inode, None)
             return
-        if content.data:
-            self._room -= len(content.data)
+        if content:
+            self._room -= len(content)
             if self._room < 0:
-                content = Content(content.digest)
-        self._files[status.st_ino] = File(
-            stat.S_IMODE(status.st_mode),
-            status.st_uid,
-            status.st_gid,
-            status.st_size,
-            status.st_mtime_ns,
-            content,
-        )
+                content = None
+        mode, size, mtime_ns = status.st_mode & 0o7777, status.st_size, status.st_mtime_ns
+        self._files[inode] = File(mode, status.st_uid, status.st_gid, size, mtime_ns, digest, content)
 
     def forget(self) -> None:
         """Files were removed: numbers that are free now must not be told of."""
