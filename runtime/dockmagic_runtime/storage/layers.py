@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +127,18 @@ class LayerStore:
         read. Raises SystemFailure.
         """
         diff_hash = hashlib.sha256()
-        with _written_out(upper):
-            packer = _pack(upper, diff_hash.update, written)
+        writing: list[Future[None]] = []
+        with ThreadPoolExecutor(1, "write-out") as beside:
+
+            def take(data: bytes) -> None:
+                if not writing and len(data) > _CHUNK // 2:
+                    # Much is to come: what is written out meanwhile, the sync at the end finds done.
+                    writing.append(beside.submit(_sync_file_system, upper))
+                diff_hash.update(data)
+
+            packer = _pack(upper, take, written)
+        for each in writing:
+            each.result()
         with self._temporary() as temporary:
             upper.rename(temporary / "fs")
             return self._publish(temporary, f"sha256:{diff_hash.hexdigest()}", packer.size)
@@ -272,18 +282,6 @@ class _Sink(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._take(data)
         return len(data)
-
-
-@contextmanager
-def _written_out(path: Path) -> Iterator[None]:
-    """Have the system write out what is on that disk while the caller goes on reading it.
-
-    The layer's own sync then finds little left to do.
-    """
-    with ThreadPoolExecutor(1, "write-out") as thread:
-        writing = thread.submit(_sync_file_system, path)
-        yield
-    writing.result()
 
 
 def _sync_file_system(path: Path) -> None:
