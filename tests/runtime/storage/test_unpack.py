@@ -349,7 +349,7 @@ def test_two_gzip_members_are_one_stream(tmp_path: Path) -> None:
 
 def test_an_error_of_the_stream_reaches_the_caller(layers: LayerStore, tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(gzip.compress(archive(member("f", os.urandom(100_000))))[:-5000])
-    with decompress(tmp_path / "blob") as stream, pytest.raises((EOFError, InvalidParameter)):
+    with decompress(tmp_path / "blob") as stream, pytest.raises(InvalidParameter):
         layers.apply(None, stream)
     assert layers.diff_ids() == []
 
