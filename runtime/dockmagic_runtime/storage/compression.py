@@ -22,7 +22,7 @@ _BZIP2 = b"BZh"
 _XZ = b"\xfd7zXZ\x00"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 """What follows the first byte of a frame that holds no data; that byte is 0x50 to 0x5f."""
-_BROKEN = (EOFError, isal_zlib.error, zstandard.ZstdError, lzma.LZMAError)
+_BROKEN: tuple[type[Exception], ...] = (EOFError, isal_zlib.error, zstandard.ZstdError, lzma.LZMAError)
 
 
 def decompress(source: Path | BinaryIO) -> BinaryIO:
