@@ -9,13 +9,14 @@ import asyncio
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from dockmagic_runtime.kernel import trees
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class CacheMounts:
     def sweep(self) -> None:
         """Remove what a crash left half-made or half-removed. At engine start."""
         for path in self._root.glob("tmp-*"):
-            shutil.rmtree(path)
+            trees.remove(path)
 
     @asynccontextmanager
     async def taken(self, kind: Kind, sharing: str, fill: Callable[[Path], None]) -> AsyncIterator[Path]:
@@ -71,8 +72,9 @@ class CacheMounts:
 
     def listed(self) -> list[tuple[Path, str, int, bool]]:
         """Of each: place, ID, bytes, and whether a step is using it."""
+        users = self._users
         return [
-            (path, (path / "id").read_text().strip(), _size(path / "data"), bool(self._users[path.name]))
+            (path, (path / "id").read_text().strip(), trees.sizes(path / "data"), bool(users[path.name]))
             for path in sorted(self._root.iterdir())
             if (path / "id").exists()
         ]
@@ -82,9 +84,9 @@ class CacheMounts:
         freed = 0
         for path in list(self._root.iterdir()):
             if not self._users[path.name]:
-                freed += _size(path / "data")
+                freed += trees.sizes(path / "data")
                 gone = path.rename(Path(tempfile.mkdtemp(prefix="tmp-", dir=self._root)) / path.name)
-                shutil.rmtree(gone.parent)
+                trees.remove(gone.parent)
         return freed
 
     @asynccontextmanager
@@ -114,16 +116,5 @@ class CacheMounts:
                 raise
         finally:
             if temporary.exists():
-                shutil.rmtree(temporary)
+                trees.remove(temporary)
         return target / "data"
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for folder, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118
-            except FileNotFoundError:
-                continue  # a step at work has just removed it
-    return total

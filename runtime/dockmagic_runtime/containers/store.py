@@ -15,7 +15,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from dockmagic_runtime.errors import (
 )
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.images.store import ImageStore
+from dockmagic_runtime.kernel import trees
 from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.client import Attachment, Shim, read_exit
@@ -182,7 +182,7 @@ class Containers:
             directory.rename(doomed)
         except FileNotFoundError:
             return
-        self._in_background(asyncio.to_thread(shutil.rmtree, doomed))
+        self._in_background(asyncio.to_thread(trees.remove, doomed))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something that nobody waits for but the engine's end."""
@@ -639,7 +639,7 @@ class Containers:
         for entry in os.scandir(root):
             if entry.name not in known:
                 log.info("sweeping %s, which no container owns", entry.name)
-                shutil.rmtree(entry.path)
+                trees.remove(Path(entry.path))
 
     def running_ids(self) -> list[str]:
         return [container.id for container in self.records.all() if container.state.running]

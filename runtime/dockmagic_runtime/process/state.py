@@ -13,14 +13,13 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
-from dockmagic_runtime.kernel import pidfd
+from dockmagic_runtime.kernel import pidfd, trees
 from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.kernel.libc import NR, syscall
 
@@ -125,7 +124,7 @@ class Container:
         """Remove the record. Renamed first, so that the id is free or taken, never half there."""
         grave = self.directory.with_name(f".{self.id}.{os.getpid()}")
         self.directory.rename(grave)
-        shutil.rmtree(grave)
+        trees.remove(grave)
         if self.directory.parent == DEFAULT_ROOT:  # another one is its user's
             with contextlib.suppress(OSError):  # somebody else's containers are in it
                 DEFAULT_ROOT.rmdir()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import zstandard
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from dockmagic_runtime.errors import InvalidParameter
 
@@ -22,7 +23,8 @@ _BZIP2 = b"BZh"
 _XZ = b"\xfd7zXZ\x00"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 """What follows the first byte of a frame that holds no data; that byte is 0x50 to 0x5f."""
-_BROKEN: tuple[type[Exception], ...] = (EOFError, isal_zlib.error, zstandard.ZstdError, lzma.LZMAError)
+# The types of isal call its exception one instance of Exception.
+_BROKEN = (EOFError, cast(type[Exception], IsalError), zstandard.ZstdError, lzma.LZMAError)
 
 
 def decompress(source: Path | BinaryIO) -> BinaryIO:

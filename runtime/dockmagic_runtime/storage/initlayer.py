@@ -8,13 +8,13 @@ directories that it shares with it. Images that lack the same things share one.
 
 import hashlib
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 
+from dockmagic_runtime.kernel import trees
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 
 _DIRECTORIES = ("dev", "dev/pts", "dev/shm", "etc", "proc", "sys")
@@ -37,7 +37,7 @@ class InitLayers:
     def sweep(self) -> None:
         """Remove what a crash left half-made."""
         for path in self._root.glob("tmp-*"):
-            shutil.rmtree(path)
+            trees.remove(path)
 
     def for_image(self, lower: tuple[str, ...]) -> Path:
         """The init layer of the image with these lower directories (topmost first)."""
@@ -65,7 +65,7 @@ class InitLayers:
             # Another store of the same engine was faster, and made the same.
             if not target.exists():
                 raise
-            shutil.rmtree(temporary)
+            trees.remove(temporary)
         return target
 
 

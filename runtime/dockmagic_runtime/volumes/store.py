@@ -8,10 +8,8 @@ uses a volume is asked of the containers, not counted here.
 
 import asyncio
 import json
-import os
 import re
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
+from dockmagic_runtime.kernel import trees
 from dockmagic_runtime.storage.database import Database
 from dockmagic_runtime.volumes import options as local_options
 from dockmagic_runtime.volumes.holders import Holders
@@ -63,19 +62,7 @@ class Volume:
         """
         if self.options:
             return -1
-        total, linked = 0, set()
-        for directory, _, files in os.walk(self.path):
-            for name in files:
-                try:
-                    status = os.lstat(os.path.join(directory, name))  # noqa: PTH118
-                except FileNotFoundError:
-                    continue  # a container removed it meanwhile
-                if status.st_nlink > 1:
-                    if status.st_ino in linked:
-                        continue
-                    linked.add(status.st_ino)
-                total += status.st_size
-        return total
+        return trees.sizes(self.path)
 
 
 class VolumeStore:
@@ -205,7 +192,7 @@ class VolumeStore:
                 self._insert(name, settled or {}, {}, lambda: staging.rename(self._root / name))
         finally:
             if staging.exists():
-                await asyncio.to_thread(shutil.rmtree, staging)
+                await asyncio.to_thread(trees.remove, staging)
 
     @asynccontextmanager
     async def _filled(self, volume: Volume) -> AsyncIterator[Path]:
@@ -295,12 +282,12 @@ class VolumeStore:
             directory.rename(doomed)
         except FileNotFoundError:
             return
-        shutil.rmtree(doomed)
+        trees.remove(doomed)
 
     def _sweep(self) -> None:
         for pattern in (".removed-*", ".incoming-*"):
             for doomed in self._root.glob(pattern):
-                shutil.rmtree(doomed)
+                trees.remove(doomed)
         for row in self._database.query("SELECT name, was FROM volumes WHERE was != ''"):
             self._follow(row["was"], row["name"])
 
@@ -316,7 +303,4 @@ def _check(name: str) -> None:
 
 def _empty(directory: Path) -> None:
     for entry in directory.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        trees.remove(entry)
