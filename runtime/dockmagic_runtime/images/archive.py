@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
-from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.errors import InvalidParameter, SystemFailure
 from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.blobs import blob_for, take_in
 from dockmagic_runtime.images.image import Image
@@ -23,13 +23,17 @@ from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci import image as oci_image
 from dockmagic_runtime.oci.descriptor import Descriptor, sha256_digest
+from dockmagic_runtime.oci.documents import read_config, read_manifest
 from dockmagic_runtime.oci.image import Platform, choose_manifest
 from dockmagic_runtime.oci.reference import Reference, parse_reference
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.layers import Layer
 
 _IMAGE_NAME = "io.containerd.image.name"
+_LINKS = 40  # as many as the kernel follows in one path
 _DOCUMENT_LIMIT = 16 << 20
+_DOCUMENTS_LIMIT = 128 << 20
+"""Bytes of all of them: they are kept in memory until the end of the archive."""
 
 
 @dataclass
@@ -39,6 +43,14 @@ class _Contents:
     documents: dict[str, bytes] = field(default_factory=dict)
     layers: dict[str, tuple[Layer, Descriptor | None]] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    kept: int = 0
+    """Bytes that documents and links were of, in the archive."""
+
+    def count(self, size: int) -> None:
+        """One more document of that size, or link. Raises InvalidParameter when it is too much for memory."""
+        self.kept += tarfile.BLOCKSIZE + size
+        if self.kept > _DOCUMENTS_LIMIT:
+            raise InvalidParameter(f"invalid archive: documents of more than {_DOCUMENTS_LIMIT} bytes")
 
     def document(self, name: str) -> bytes:
         """Raises InvalidParameter if the archive has no such file."""
@@ -55,7 +67,7 @@ class _Contents:
 
     def _follow(self, name: str) -> str:
         name = posixpath.normpath(name)
-        for _ in range(len(self.links)):
+        for _ in range(_LINKS):
             name = self.links.get(name, name)
         return name
 
@@ -156,8 +168,11 @@ def _read_archive(images: ImageStore, stream: BinaryIO, known: _Known) -> _Conte
         ):
             for member in archive:
                 _read_member(images, archive, member, contents, known)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, ValueError) as error:
+        # tarfile lets the errors of int() out, for numbers that are none.
         raise InvalidParameter(f"invalid archive: {error}") from error
+    except OSError as error:
+        raise SystemFailure(f"cannot load the archive: {error.strerror or error}") from error
     return contents
 
 
@@ -171,6 +186,7 @@ def _read_member(
         contents.links[name] = posixpath.normpath(member.linkname)
     file = archive.extractfile(member) if member.isreg() else None
     if file is None:
+        contents.count(0)
         return
     digest = f"sha256:{posixpath.basename(name)}" if name.startswith("blobs/sha256/") else None
     present = _present_layer(images, digest, known) if digest else None
@@ -183,6 +199,7 @@ def _read_member(
     elif member.size > _DOCUMENT_LIMIT:
         raise InvalidParameter(f"invalid archive: {name} is neither a layer nor a document")
     else:
+        contents.count(member.size)
         data = file.read()
         _check_digest(name, digest, sha256_digest(data))
         contents.documents[name] = data
@@ -212,9 +229,9 @@ def _entries(contents: _Contents, platform: Platform) -> list[_Entry]:
         if "manifest.json" in contents.documents:
             return [_docker_entry(contents, item) for item in json.loads(contents.document("manifest.json"))]
         if "index.json" in contents.documents:
-            index = json.loads(contents.document("index.json"))
+            index = read_manifest(contents.document("index.json"))
             return [_oci_entry(contents, Descriptor.from_json(item), platform) for item in index["manifests"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidParameter(f"invalid archive: malformed manifest: {error}") from error
     raise InvalidParameter("invalid archive: does not contain a manifest.json")
 
@@ -226,10 +243,10 @@ def _docker_entry(contents: _Contents, item: Mapping[str, Any]) -> _Entry:
 
 
 def _oci_entry(contents: _Contents, item: Descriptor, platform: Platform) -> _Entry:
-    document = json.loads(contents.document(_blob_name(item.digest)))
+    document = read_manifest(contents.document(_blob_name(item.digest)))
     if "manifests" in document:
         chosen = choose_manifest(document, platform)
-        document = json.loads(contents.document(_blob_name(chosen.digest)))
+        document = read_manifest(contents.document(_blob_name(chosen.digest)))
     layers = [contents.layer(_blob_name(layer["digest"])) for layer in document["layers"]]
     name = item.annotations.get(_IMAGE_NAME) or item.annotations.get(descriptor.REF_NAME) or ""
     # A bare tag, as some tools write it there, does not say of what it is the tag.
@@ -239,7 +256,7 @@ def _oci_entry(contents: _Contents, item: Descriptor, platform: Platform) -> _En
 
 def _record(images: ImageStore, entry: _Entry, progress: Progress) -> Image:
     diff_ids = [layer.diff_id for layer, _ in entry.layers]
-    expected = (json.loads(entry.config).get("rootfs") or {}).get("diff_ids") or []
+    expected = (read_config(entry.config).get("rootfs") or {}).get("diff_ids") or []
     if len(expected) != len(diff_ids):
         raise InvalidParameter(
             f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(expected)}"

@@ -7,7 +7,6 @@ is cancelled, or killed, leaves downloaded parts, which the next one takes up, a
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.images.together import together
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import Descriptor
+from dockmagic_runtime.oci.documents import read_config
 from dockmagic_runtime.oci.image import Platform, choose_manifest
 from dockmagic_runtime.oci.reference import DEFAULT_TAG, Reference
 from dockmagic_runtime.registry.client import SCHEMA_1, Manifest, Registry, Repository
@@ -101,7 +101,7 @@ class Puller:
                 entries = found.document.get("manifests") or []
                 return described, [entry["platform"] for entry in entries if entry.get("platform")]
             blob = Descriptor.from_json(found.document.get("config") or {})
-            config = json.loads(await self._config(repository, blob))
+            config = read_config(await self._config(repository, blob))
             names = ("architecture", "os", "variant")
             return described, [{name: config[name] for name in names if config.get(name)}]
 
@@ -256,15 +256,14 @@ def _kind(manifest: Manifest) -> str:
 
 def _diff_ids(config: bytes, blobs: list[Descriptor]) -> list[str]:
     """The diff IDs of an image's layers. Raises InvalidParameter if config and manifest disagree."""
-    try:
-        document = json.loads(config)
-        diff_ids = list(document["rootfs"]["diff_ids"])
-    except (ValueError, KeyError, TypeError):
-        raise InvalidParameter("invalid image config: no rootfs.diff_ids (not a container image?)") from None
+    document = read_config(config)
+    diff_ids = (document.get("rootfs") or {}).get("diff_ids")
+    if diff_ids is None:
+        raise InvalidParameter("invalid image config: no rootfs.diff_ids (not a container image?)")
     if document.get("os") not in (None, "", "linux"):
         raise NotFound(f'image operating system "{document["os"]}" cannot be used on this platform')
     if len(diff_ids) != len(blobs):
         raise InvalidParameter(f"image config has {len(diff_ids)} layers, but its manifest {len(blobs)}")
     for diff_id in diff_ids:
         descriptor.digest_hex(diff_id)
-    return diff_ids
+    return list(diff_ids)

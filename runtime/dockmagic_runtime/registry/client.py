@@ -13,7 +13,6 @@ them.
 import asyncio
 import contextlib
 import email.utils
-import json
 import logging
 import time
 import urllib.request
@@ -29,6 +28,7 @@ from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.errors import InvalidParameter, Unauthorized
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import sha256_digest
+from dockmagic_runtime.oci.documents import read_manifest
 from dockmagic_runtime.oci.reference import Reference
 from dockmagic_runtime.registry.auth import NO_CREDENTIALS, Authorizer, Credentials
 from dockmagic_runtime.registry.challenge import parse_challenges
@@ -59,16 +59,12 @@ _BROKEN = (aiohttp.ClientError, asyncio.TimeoutError, OSError, UnicodeError)
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest or index as the registry sent it."""
+    """A manifest or index as the registry sent it; `document` is what `data` says."""
 
     media_type: str
     digest: str
     data: bytes
-
-    @property
-    def document(self) -> dict[str, Any]:
-        document = json.loads(self.data)
-        return document if isinstance(document, dict) else {}
+    document: dict[str, Any]
 
 
 class Registry:
@@ -243,7 +239,11 @@ class Repository:
             raise RegistryError(
                 200, "MANIFEST_UNVERIFIED", f"manifest verification failed for digest {reference}"
             )
-        return Manifest(media_type, digest, data)
+        try:
+            return Manifest(media_type, digest, data, read_manifest(data))
+        except InvalidParameter as error:
+            why = str(error).removeprefix("invalid manifest: ")
+            raise RegistryError(200, "MANIFEST_INVALID", f"{why}: {self.endpoint.host}") from None
 
     async def blob(self, digest: str, size: int, offset: int = 0) -> AsyncIterator[bytes]:
         """The bytes of a blob from `offset` on, in pieces as they arrive; not verified.

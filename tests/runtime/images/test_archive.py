@@ -144,6 +144,8 @@ def bad_archive(**changes: Any) -> bytes:
         (bad_archive(manifest_json=b'{"a": 1}'), "malformed manifest"),
         (bad_archive(manifest_json=b"[nonsense"), "malformed manifest"),
         (bad_archive(config_json=b"{}"), "layers length mismatch"),
+        (bad_archive(config_json=b'{"created": 5}'), "invalid image config: created: not a string"),
+        (bad_archive(manifest_json=b"[" * 100_000), "malformed manifest"),
         (bad_archive()[:3000], "invalid archive"),
     ],
 )
@@ -153,6 +155,26 @@ async def test_bad_archives_leave_nothing(bench: Bench, data: bytes, sentence: s
     assert bench.images.list() == []
     assert bench.images.layers.diff_ids() == []
     assert bench.images.content.digests() == []
+
+
+async def test_documents_do_not_fill_the_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen megabytes of blanks are few bytes when they are packed, and so are a thousand times that."""
+    monkeypatch.setattr(archive, "_DOCUMENTS_LIMIT", 1 << 20)
+    packed = gzip.compress(layer_tar({f"{i}.json": b" " * 100_000 for i in range(11)}))
+    with pytest.raises(InvalidParameter, match="documents of more than 1048576 bytes"):
+        await archive.load(bench.images, pieces(packed))
+    with pytest.raises(InvalidParameter, match="documents of more than 1048576 bytes"):
+        await archive.load(bench.images, pieces(layer_tar({f"{i}": b"" for i in range(2100)})))
+
+
+async def test_a_number_that_is_none(bench: Bench) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("x")
+        info.pax_headers = {"GNU.sparse.map": "0,five"}
+        tar.addfile(info)
+    with pytest.raises(InvalidParameter, match="invalid archive"):
+        await archive.load(bench.images, pieces(out.getvalue()))
 
 
 async def test_a_layer_that_climbs_out_is_refused(bench: Bench, tmp_path: Path) -> None:

@@ -359,6 +359,39 @@ async def test_a_tampered_manifest_is_refused(bench: Bench) -> None:
             await bench.pull(f"{server.address}/thing@{wanted}")
 
 
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        (b"<html>please log in</html>", "not JSON"),
+        ({"layers": "abc"}, "layers: not a list"),
+        ({"mediaType": []}, "mediaType: not a string"),
+        ({"manifests": [1]}, r"manifests\[0\]: not an object"),
+    ],
+)
+async def test_a_manifest_that_is_none(bench: Bench, document: object, sentence: str) -> None:
+    async with FaultyRegistry().serving() as server:
+        server.add_manifest("v1", descriptor.OCI_MANIFEST, document)
+        with pytest.raises(EngineError, match=f"^manifest invalid: {sentence}.*: {server.address}$"):
+            await bench.pull(f"{server.address}/thing:v1")
+    assert bench.messages == []
+
+
+@pytest.mark.parametrize("change", [{"created": 5}, {"config": "x"}, {"history": [1]}, {"architecture": []}])
+async def test_a_config_of_another_shape_is_no_image(bench: Bench, change: dict[str, object]) -> None:
+    """Else whoever lists the images would meet it, again and again."""
+    made = small("one")
+    async with FaultyRegistry().serving() as server:
+        config = json.dumps({**json.loads(made.config), **change}).encode()
+        manifest = json.loads(made.manifest)
+        manifest["config"].update(digest=digest(config), size=len(config))
+        for data in (config, *made.blobs):
+            server.add_blob(data)
+        server.add_manifest("v1", made.media_type, manifest)
+        with pytest.raises(InvalidParameter, match=r"^invalid image config: "):
+            await bench.pull(f"{server.address}/thing:v1")
+    assert bench.images.list() == []
+
+
 async def test_a_cancelled_pull_leaves_only_what_the_next_one_takes_up(bench: Bench) -> None:
     made = big()
     async with FaultyRegistry().serving() as server:
