@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, JsonStream, answer
+from dockmagic_runtime.api.errors import MISTAKES, unexpected
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.build.commit import changed
@@ -46,6 +47,11 @@ async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[objec
             # Docker gives a number for one kind only: a step of a build that exited with it.
             code = {"code": error.code} if isinstance(error, StepFailed) else {}
             await stream.send({"errorDetail": {**code, "message": str(error)}, "error": str(error)})
+        except (OSError, *MISTAKES) as error:
+            if not stream.opened or isinstance(error, ConnectionError):
+                raise
+            sentence = unexpected(error, f"{call.request.method} {call.request.path}")
+            await stream.send({"errorDetail": {"message": sentence}, "error": sentence})
         return await stream.close()
     finally:
         task.cancel()

@@ -6,7 +6,6 @@ is not part of any of them and image names with slashes in their middle.
 
 import errno
 import json
-import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
@@ -14,14 +13,13 @@ from typing import NoReturn
 from aiohttp import web
 
 from dockmagic_runtime.api.call import Call
-from dockmagic_runtime.api.errors import status_of
+from dockmagic_runtime.api.errors import MISTAKES, status_of, unexpected
 from dockmagic_runtime.api.hijack import Taken
 from dockmagic_runtime.api.request import API_VERSION, MINIMUM_API_VERSION
 from dockmagic_runtime.api.services import Services
 from dockmagic_runtime.errors import EngineError, InvalidParameter
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
-log = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"/v(\d+)\.(\d+)(?=/|$)")
 
@@ -82,17 +80,11 @@ class Router:
         except OSError as error:
             if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
                 return self._refusal(request, f"{error.strerror}: {error.filename!r:.200}", 400)
-            log.exception("%s %s", request.method, request.path)
-            return self._refusal(request, str(error), 500)
-        except (
-            *(web.HTTPException, AssertionError, AttributeError, LookupError),
-            *(TypeError, ValueError, RuntimeError),
-        ) as error:
-            if isinstance(error, web.HTTPException):
-                return self._refusal(request, error.reason, error.status)
-            # A mistake of ours: the client learns that much, the log has the rest.
-            log.exception("%s %s", request.method, request.path)
-            return self._refusal(request, f"internal error: {error!r}", 500)
+            return self._refusal(request, unexpected(error, f"{request.method} {request.path}"), 500)
+        except web.HTTPException as error:
+            return self._refusal(request, error.reason, error.status)
+        except MISTAKES as error:
+            return self._refusal(request, unexpected(error, f"{request.method} {request.path}"), 500)
 
     def _find(self, request: web.BaseRequest) -> tuple[Call, Handler]:
         path, version = request.path, API_VERSION

@@ -46,7 +46,10 @@ async def remove(images: "ImageStore", name: str, *, force: bool = False, noprun
 
 
 async def prune(images: "ImageStore", filters: Filters) -> dict[str, Any]:
-    """`POST /images/prune`: images without a name (or, with `dangling=false`, all) that no container uses."""
+    """`POST /images/prune`: images without a name (or, with `dangling=false`, all) that no container uses.
+
+    Without a filter for some of them also the beginnings of downloads that were given up.
+    """
     doomed = prunable(images, filters)
     layers = {diff_id for image in doomed for diff_id in image.diff_ids}
     before = images.layers.size_of(layers)
@@ -57,8 +60,9 @@ async def prune(images: "ImageStore", filters: Filters) -> dict[str, Any]:
         if current := images.by_id(image.id):
             _delete(images, current, records, force=False, prune=True, quiet=True)
     await images.collect()
+    partial = 0 if filters.keys() - {"dangling"} else await images.drop_partial_downloads()
     # What a container or the build cache needs has stayed.
-    reclaimed = before - images.layers.size_of(layers)
+    reclaimed = before - images.layers.size_of(layers) + partial
     return {"ImagesDeleted": records or None, "SpaceReclaimed": reclaimed}
 
 

@@ -24,6 +24,7 @@ from dockmagic_runtime.images.image import Image, key, stored_reference
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci import image as oci_image
 from dockmagic_runtime.oci.descriptor import Descriptor
+from dockmagic_runtime.oci.documents import read_config
 from dockmagic_runtime.oci.reference import Reference, parse_reference
 from dockmagic_runtime.storage.content import ContentStore
 from dockmagic_runtime.storage.database import Database
@@ -153,10 +154,11 @@ class ImageStore:
 
         `config` are the exact bytes whose hash is the ID; `manifest` the digest of its manifest in the
         content store; `blobs` the layers' compressed forms there, by diff ID; `cached` the layers that were
-        made by an earlier build. Raises NotFound for a layer that is not here, Conflict for a reserved name.
+        made by an earlier build. Raises NotFound for a layer that is not here, Conflict for a reserved
+        name, InvalidParameter for a config that is none.
         """
         reused = frozenset(cached)
-        document = json.loads(config)
+        document = read_config(config)
         names = [key(reference) for reference in references]
         for name in names:
             self._refuse_reserved(name)
@@ -285,6 +287,11 @@ class ImageStore:
                 rows = [(diff_id,) for diff_id in layers]
                 connection.executemany("DELETE FROM layer_blobs WHERE diff_id = ?", rows)
             await asyncio.shield(asyncio.to_thread(self._delete, layers, blobs))
+
+    async def drop_partial_downloads(self) -> int:
+        """Of pulls that were interrupted, unless one is at work. Returns the bytes."""
+        async with self._collecting:
+            return 0 if self._adding else self.content.sweep(patience=0)
 
     def _garbage(self) -> tuple[Names, Names]:
         """(diff IDs, digests) that nothing needs."""

@@ -3,7 +3,7 @@
     oci-layout                  the version of the layout
     index.json                  descriptors of the manifests that are entry points
     blobs/sha256/<hex>          every manifest, config and compressed layer, once
-    ingest/<hex>                a download in progress; it resumes where it stopped
+    ingest/<hex>                a download in progress; it resumes where it stopped, within a day
 
 A blob appears under `blobs/` only when its bytes are on disk and hash to its name, so a reader never sees a
 half-written or wrong one. Calls block; run them in a thread where the bytes are many.
@@ -15,12 +15,13 @@ import json
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.errors import InvalidParameter, NotFound, SystemFailure
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import Descriptor, digest_hex
 
@@ -42,11 +43,18 @@ class ContentStore:
         if not (root / "index.json").exists():
             self._write_index([])
 
-    def sweep(self, resumable: bool = True) -> None:
-        """Drop what a crash left half-written; `resumable` keeps downloads whose digest is known."""
+    def sweep(self, patience: float = 24 * 3600) -> int:
+        """Drop what is half-written; returns its bytes. Nobody may be writing.
+
+        A download whose digest is known may be taken up again: it stays for `patience` seconds.
+        """
+        freed = 0
         for path in self._ingest.iterdir():
-            if not resumable or path.name.startswith("tmp-"):
+            status = path.stat()
+            if path.name.startswith("tmp-") or status.st_mtime <= time.time() - patience:
                 path.unlink()
+                freed += status.st_size
+        return freed
 
     def path(self, digest: str) -> Path:
         """Where the blob is, or would be. Raises InvalidParameter on a malformed digest."""
@@ -134,6 +142,7 @@ class BlobWriter:
     def __init__(self, ingest: Path, blobs: Path, expected: str | None, size: int | None) -> None:
         self._blobs, self._expected, self._size = blobs, expected, size
         self._hash = hashlib.sha256()
+        self._resumable = expected is not None
         self.offset = 0
         if expected:
             self._path = ingest / digest_hex(expected)
@@ -144,13 +153,20 @@ class BlobWriter:
             self._path = Path(name)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Raises InvalidParameter when there is more than the announced size."""
+        """Raises InvalidParameter when there is more than the announced size, SystemFailure for the disk's.
+
+        What is here already must not be what keeps a full disk full: after that it does not stay.
+        """
         if self._size is not None and self.offset + len(data) > self._size:
             raise InvalidParameter(f"blob {self._expected or ''} is larger than its {self._size} bytes")
         self._hash.update(data)
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            self._resumable = False
+            raise SystemFailure(f"write {self._path}: {(error.strerror or '').lower()}") from error
         self.offset += len(data)
 
     def commit(self) -> tuple[str, int]:
@@ -175,7 +191,7 @@ class BlobWriter:
     def abort(self, keep: bool = True) -> None:
         """Stop here. What has arrived stays for a later writer if `keep` and the digest is known."""
         self._close()
-        if not (keep and self._expected):
+        if not (keep and self._resumable):
             self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> "BlobWriter":

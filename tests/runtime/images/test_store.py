@@ -11,7 +11,7 @@ from dockmagic_runtime.images.store import Use
 from dockmagic_runtime.oci.reference import parse_reference
 
 from tests.runtime.images.conftest import Bench
-from tests.runtime.images.made import small
+from tests.runtime.images.made import digest, small
 
 CONTAINER = "bf64c33ee6e7" + "0" * 52
 
@@ -264,6 +264,16 @@ async def test_parents(bench: Bench) -> None:
         await bench.images.remove(middle.id, force=True)
     deleted = [record.get("Deleted") for record in await bench.images.remove("app:v1")]
     assert top.id in deleted and middle.id in deleted and below.id not in deleted
+
+
+async def test_prune_ends_downloads_that_were_given_up(bench: Bench) -> None:
+    with bench.images.content.writer(digest(b"hello"), 5) as writer:
+        writer.write(b"he")
+    (part,) = (bench.root / "images/ingest").iterdir()
+    assert (await bench.images.prune({"until": ["1h"]}))["SpaceReclaimed"] == 0
+    async with bench.images.adding():
+        assert (await bench.images.prune())["SpaceReclaimed"] == 0 and part.exists()
+    assert (await bench.images.prune())["SpaceReclaimed"] == 2 and not part.exists()
 
 
 async def test_prune(bench: Bench) -> None:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.errors import InvalidParameter, NotFound, SystemFailure
 from dockmagic_runtime.oci import descriptor, image
 from dockmagic_runtime.oci.descriptor import Descriptor
 from dockmagic_runtime.storage.content import ContentStore
@@ -42,6 +43,31 @@ def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path) -> Non
         assert writer.commit() == (digest, 11)
     assert store.read(digest) == b"hello world"
     assert list((tmp_path / "ingest").iterdir()) == []
+
+
+def test_a_download_that_nobody_goes_on_with_is_swept(tmp_path: Path) -> None:
+    store = ContentStore(tmp_path)
+    with store.writer(digest_of(b"hello world"), 11) as writer:
+        writer.write(b"hello ")
+    (part,) = (tmp_path / "ingest").iterdir()
+    assert store.sweep() == 0
+    yesterday = part.stat().st_mtime - 24 * 3600
+    os.utime(part, (yesterday, yesterday))
+    assert store.sweep() == 6
+    assert list((tmp_path / "ingest").iterdir()) == []
+
+
+def test_a_full_disk_is_not_kept_full(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    try:
+        store = ContentStore(tmp_path)
+        with store.writer(digest_of(b"")) as writer, pytest.raises(SystemFailure) as refused:
+            writer.write(bytes(2_000_000))
+        assert str(refused.value).startswith("write ")
+        assert str(refused.value).endswith(": no space left on device")
+        assert list((tmp_path / "ingest").iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_what_does_not_hash_to_its_name_is_dropped(tmp_path: Path) -> None:
