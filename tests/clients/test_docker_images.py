@@ -70,6 +70,9 @@ def test_archives(here: EngineProcess, tmp_path: Path) -> None:
     made = here.docker("import", "-c", "CMD echo imported", "-m", "why", str(exported), "test/imported")
     assert made.stdout.startswith("sha256:")
     assert here.docker("run", "--rm", "test/imported").stdout == "imported\n"
+    assert here.docker("import", str(exported), "test/imported:tagged").returncode == 0
+    tags = here.docker("images", "test/imported", "--format", "{{.Tag}}").stdout.split()
+    assert sorted(tags) == ["latest", "tagged"]
     bad = here.docker("load", "-i", str(exported))
     assert bad.returncode == 1 and bad.stderr
 

@@ -115,9 +115,7 @@ def _with_tag(reference: Reference, tag: str) -> Reference:
 async def _import(call: Call, platform: Platform | None) -> web.StreamResponse:
     source = call.text("fromSrc")
     repository = call.text("repo")
-    reference = (
-        _with_tag(parse_reference(repository, None), call.text("tag") or "latest") if repository else None
-    )
+    reference = _with_tag(parse_reference(repository), call.text("tag")) if repository else None
     image = await archive.import_(
         call.services.images,
         call.pieces() if source == "-" else download(source),
@@ -196,7 +194,7 @@ async def history(call: Call) -> web.StreamResponse:
 async def tag(call: Call) -> web.StreamResponse:
     images = call.services.images
     image = images.get(call["name"])
-    reference = _with_tag(parse_reference(call.text("repo"), None), call.text("tag") or "latest")
+    reference = _with_tag(parse_reference(call.text("repo")), call.text("tag"))
     images.tag(image, reference)
     return web.Response(status=201)
 
