@@ -51,6 +51,11 @@ class Credentials:
             username, _, password = base64.b64decode(auth["auth"]).decode().partition(":")
         return cls(username, password, auth.get("identitytoken") or "", auth.get("registrytoken") or "")
 
+    @property
+    def name(self) -> str:
+        """Who that is, as far as is known."""
+        return self.username or ("the owner of the token" if self else "")
+
     def __bool__(self) -> bool:
         return bool(self.username or self.identity_token or self.registry_token)
 

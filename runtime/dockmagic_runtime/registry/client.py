@@ -33,7 +33,14 @@ from dockmagic_runtime.oci.reference import Reference
 from dockmagic_runtime.registry.auth import NO_CREDENTIALS, Authorizer, Credentials
 from dockmagic_runtime.registry.challenge import parse_challenges
 from dockmagic_runtime.registry.endpoints import Endpoint, endpoints, tls_context
-from dockmagic_runtime.registry.failures import RegistryError, Unreachable, error_of, failure, unreachable
+from dockmagic_runtime.registry.failures import (
+    RegistryError,
+    Unreachable,
+    advised,
+    error_of,
+    failure,
+    unreachable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +131,8 @@ class Registry:
             except RegistryError as error:
                 if error.status != 401:
                     raise failure(error) from error
-                raise Unauthorized(f"login attempt to {url} failed with status: 401 Unauthorized") from error
+                sentence = f"login attempt to {url} failed with status: 401 Unauthorized"
+                raise Unauthorized(f"{sentence} (the user name or the password is wrong)") from error
         raise failure(problem or Unreachable(f"no endpoint for {host}")) from problem
 
     @contextlib.asynccontextmanager
@@ -403,7 +411,7 @@ class Repository:
             except RegistryError as error:
                 bearer = any(each.scheme == "bearer" for each in self.authorizer.challenges)
                 if second_try or error.status != 401 or not bearer:
-                    raise
+                    raise advised(error, self.endpoint.host, self.authorizer.credentials.name) from error
                 self.authorizer.forget(scope)
 
     async def _authorization(self, scope: str, method: str, url: str) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """What went wrong with a registry, in the words a Docker user knows.
 
 Two kinds: the registry answered with an error document (distribution-spec, "Error Codes"), or there was no
-answer at all; the latter is told as Go's net/http tells it, because that is what people search for.
+answer at all; the latter is told as Go's net/http tells it, because that is what people search for. What one
+can do about it follows in parentheses, where that is known.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -25,9 +27,11 @@ class RegistryError(Exception):
     status: int
     code: str
     message: str
+    advice: str = ""
 
     def __str__(self) -> str:
-        return f"{self.code.lower().replace('_', ' ')}: {self.message}" if self.code else self.message
+        said = f"{self.code.lower().replace('_', ' ')}: {self.message}" if self.code else self.message
+        return f"{said} ({self.advice})" if self.advice else said
 
 
 class Unreachable(Exception):
@@ -60,7 +64,22 @@ async def error_of(response: aiohttp.ClientResponse) -> RegistryError:
 
 def unreachable(method: str, url: str, error: BaseException) -> Unreachable:
     """What Go would print: `Get "https://…": dial tcp 127.0.0.1:1: connect: connection refused`."""
-    return Unreachable(f'{method.capitalize()} "{url}": {_reason(error)}')
+    reason = _reason(error)
+    host = urlsplit(url).netloc
+    if reason == _PLAIN_HTTP:
+        reason += f" (if that is meant, start the engine with --insecure-registry {host})"
+    elif reason.endswith(_UNKNOWN_AUTHORITY):
+        reason += f" (to trust it, put its authority's certificate into /etc/dockmagic/certs.d/{host}/ca.crt)"
+    return Unreachable(f'{method.capitalize()} "{url}": {reason}')
+
+
+def advised(error: RegistryError, host: str, user: str) -> RegistryError:
+    """A refusal with what can be done about it; `user` is who asked, empty for nobody."""
+    if error.status == 401:
+        error.advice = f"log in to {host} again, as {user}" if user else f"log in to {host} first"
+    elif error.status == 403 and user:
+        error.advice = f"{user} has no right to that at {host}"
+    return error
 
 
 def pull_failure(error: RegistryError | Unreachable, reference: Reference) -> EngineError:
@@ -72,6 +91,7 @@ def pull_failure(error: RegistryError | Unreachable, reference: Reference) -> En
     if error.code == "NAME_UNKNOWN":
         return NotFound(f"repository {reference.familiar_name} not found: {error}")
     if error.code == "DENIED":
+        error.advice = ""  # the sentence has Docker's own
         return NotFound(
             f"pull access denied for {reference.familiar_name}, repository does not exist or may require "
             f"'docker login': {error}"
@@ -90,6 +110,8 @@ def failure(error: RegistryError | Unreachable) -> EngineError:
     return SystemFailure(str(error))
 
 
+_PLAIN_HTTP = "http: server gave HTTP response to HTTPS client"
+_UNKNOWN_AUTHORITY = "certificate signed by unknown authority"
 _MESSAGES = {
     "UNAUTHORIZED": "authentication required",
     "DENIED": "requested access to the resource is denied",
@@ -135,6 +157,8 @@ def _reason(error: BaseException) -> str:
         return "net/http: request canceled (Client.Timeout exceeded while awaiting headers)"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "EOF"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "invalid URL"
     if isinstance(error, OSError) and error.strerror:
         return _strerror(error)
     return str(error) or type(error).__name__
@@ -144,7 +168,7 @@ def _certificate_problem(error: BaseException) -> str:
     cause = getattr(error, "certificate_error", error)
     text = str(getattr(cause, "verify_message", "") or cause)
     if "self-signed" in text or "unable to get" in text:
-        return "certificate signed by unknown authority"
+        return _UNKNOWN_AUTHORITY
     if "expired" in text:
         return "certificate has expired or is not yet valid"
     return text
@@ -153,7 +177,7 @@ def _certificate_problem(error: BaseException) -> str:
 def _tls_problem(error: BaseException) -> str:
     text = str(error)
     if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text or "HTTP_REQUEST" in text:
-        return "http: server gave HTTP response to HTTPS client"
+        return _PLAIN_HTTP
     return f"remote error: tls: {text}"
 
 

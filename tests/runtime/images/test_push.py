@@ -66,7 +66,7 @@ async def test_refusals(bench: Bench, tmp_path: Path) -> None:
         with pytest.raises(NotFound, match=f"An image does not exist locally with the tag: {address}/mine"):
             await push(bench.images, bench.registry, name)
         bench.build("1", names=(name.familiar(),))
-        with pytest.raises(EngineError, match=r"^no basic auth credentials$"):
+        with pytest.raises(EngineError, match=rf"^no basic auth credentials \(log in to {address} first\)$"):
             await push(bench.images, bench.registry, name)
         with pytest.raises(Unauthorized, match="unauthorized: authentication required"):
             await push(bench.images, bench.registry, name, {"username": USER, "password": "wrong"})
