@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import select
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -57,17 +59,17 @@ def leftovers(engine: EngineProcess) -> list[str]:
     return found
 
 
-def processes(engine: EngineProcess) -> list[str]:
+def processes(engine: EngineProcess) -> list[int]:
     """Of steps: they sleep, in groups of this engine."""
     group = EngineConfig(data_root=engine.data_root).cgroup_parent
     found = []
     for path in Path("/proc").glob("[0-9]*/cgroup"):
         try:
-            if f"{group}/" in path.read_text():
-                found.append((path.parent / "cmdline").read_text())
+            if f"{group}/" in path.read_text() and "sleep" in (path.parent / "cmdline").read_text():
+                found.append(int(path.parent.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return [line for line in found if "sleep" in line]
+    return found
 
 
 def events(client: docker.DockerClient) -> Any:
@@ -77,9 +79,13 @@ def events(client: docker.DockerClient) -> Any:
 def test_a_client_that_goes_ends_its_build(own_engine: EngineProcess) -> None:
     client = own_engine.start().client()
     said = building(client, DOCKERFILE, "go")
-    assert processes(own_engine)
+    steps = [os.pidfd_open(pid) for pid in processes(own_engine)]
+    assert steps
     said.close()
     client.close()
+    for step in steps:
+        assert select.select([step], [], [], 10)[0], "it says nothing, and ends all the same"
+        os.close(step)
     again = own_engine.client()
     # The next build waits for nothing of it; and the first step is known.
     text = "".join(
@@ -115,9 +121,8 @@ def test_a_killed_engine(own_engine: EngineProcess) -> None:
     )
     url = client.api._url("/build")
     answer = client.api._post(url, params={"session": secret}, data=made(dockerfile), stream=True)
-    for line in answer.iter_lines():
-        if json.loads(line).get("stream") == "go\n":
-            break
+    lines = answer.iter_lines()  # kept: without it requests closes the connection, which ends the build
+    assert any(json.loads(line).get("stream") == "go\n" for line in lines)
     assert processes(own_engine) and leftovers(own_engine)
     own_engine.kill()
     answer.close()

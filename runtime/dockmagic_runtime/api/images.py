@@ -8,6 +8,7 @@ from aiohttp import web
 
 from dockmagic_runtime.api.call import Call, JsonStream, answer
 from dockmagic_runtime.api.errors import MISTAKES, unexpected
+from dockmagic_runtime.api.presence import while_connected
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.build.commit import changed
@@ -30,8 +31,12 @@ async def stream_progress(call: Call, work: Callable[[Progress], Awaitable[objec
     """Run `work` and send what it tells as one JSON object per line, as it comes.
 
     An error before the first word is an HTTP status; later it is the last object of the stream. When the
-    client goes away the work is cancelled.
+    client goes away the work is cancelled, also where it has nothing to tell.
     """
+    return await while_connected(call, _progress(call, work))
+
+
+async def _progress(call: Call, work: Callable[[Progress], Awaitable[object]]) -> web.StreamResponse:
     queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     task = asyncio.ensure_future(work(queue.put_nowait))
     task.add_done_callback(lambda _: queue.put_nowait(None))
