@@ -21,7 +21,7 @@ from tests.conftest import EngineProcess
 from tests.runtime.registry.servers import PASSWORD, USER, registry
 from tests.web import served
 
-DOCKERFILE = "FROM busybox\nRUN echo one > /one\nRUN echo go; exec sleep 1000\n"
+DOCKERFILE = "FROM busybox\nRUN echo one > /one\nRUN echo go; sleep 1000; true\n"
 
 
 def made(dockerfile: str, **files: str) -> io.BytesIO:
