@@ -96,6 +96,8 @@ def translate(error: BaseException, *, starting: bool = False) -> DockmagicError
         return EngineUnavailable("The engine did not answer in time.", exit_code=125)
     if isinstance(error, docker.errors.DockerException):
         return EngineUnavailable(str(error), exit_code=125)
+    if isinstance(error, OSError) and error.filename:
+        return DockmagicError(f"{error.filename}: {error.strerror}")  # a file of the user's, on this machine
     return None
 
 

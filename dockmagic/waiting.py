@@ -16,7 +16,8 @@ subshell the cancellation is what we see).
 What Stop does, in this order: (1) if the command said what an interrupt means (`on_interrupt`; a
 foreground run forwards SIGINT to its container), that is done and the wait goes on until the command
 ends by itself; (2) otherwise, or on the second Stop, the command's connections are shut down, which
-is also what tells the engine to give up a pull or a build; the cell ends at once with `Interrupted`.
+is also what tells the engine to give up a pull or a build; live pictures get their last state, and the cell
+ends at once with `Interrupted`.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from dockmagic.errors import DockmagicError, Interrupted, translate
 
@@ -47,6 +48,13 @@ class Abandoned(BaseException):
     """Ends the thread of a command that nobody waits for any more."""
 
 
+class Picture(Protocol):
+    """What is on the page while a command runs, and changes: a LiveView."""
+
+    def show(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Cell:
     """The cell that a command runs in, as the command sees it: where it writes, and how it is stopped."""
 
@@ -54,6 +62,7 @@ class Cell:
         self.body = body
         self.interrupts = 0
         self._interrupt_actions: list[Callable[[], None]] = []
+        self._pictures: list[Picture] = []
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._abandoned = False
         self._backlog = 0
@@ -75,6 +84,17 @@ class Cell:
         answer: Future[str] = Future()
         self.call(_ask, question, answer)
         return answer.result()
+
+    @contextmanager
+    def showing(self, picture: Picture) -> Iterator[None]:
+        """While inside, `picture` is on the page; afterwards, and after a Stop, with its last state."""
+        self._pictures.append(picture)
+        self.call(picture.show)
+        try:
+            yield
+        finally:
+            self.call(picture.close)
+            self._pictures.remove(picture)
 
     @contextmanager
     def on_interrupt(self, action: Callable[[], None]) -> Iterator[None]:
@@ -113,6 +133,12 @@ class Cell:
             if following is None or following[0] is not _write or following[1][0] != args[0]:
                 _write(args[0], "".join(parts))
                 parts.clear()
+
+    def leave(self) -> None:
+        """After `abandon`: what was written still gets out, and no picture stays as if it went on."""
+        self.flush()
+        for picture in list(self._pictures):
+            picture.close()
 
     def interrupt(self) -> bool:
         """Handle one Stop. True if the command may finish by itself, False if it was abandoned."""
@@ -226,7 +252,7 @@ class _Stops:
 def _handle(stops: _Stops, cell: Cell) -> None:
     while cell.interrupts < stops.count:
         if not cell.interrupt():
-            cell.flush()
+            cell.leave()
             raise Interrupted("interrupted")
 
 

@@ -9,6 +9,7 @@ and the engine gives the build up.
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -16,7 +17,7 @@ import click
 
 from dockmagic.errors import DockmagicError
 from dockmagic.grammar import pruning
-from dockmagic.grammar.build_context import NAME_IN_CONTEXT, dockerfile_name, write_context
+from dockmagic.grammar.build_context import NAME_IN_CONTEXT, dockerfile_name, ignore_rules, write_context
 from dockmagic.grammar.filters import Filter
 from dockmagic.grammar.kinds import INTEGER, SIZE, SIZE_OR_UNLIMITED
 from dockmagic.grammar.lending import lent
@@ -139,14 +140,32 @@ def dockerfile(session: Session, context: str | None, explain: bool, **given: An
     return built(session, directory, session.cell.body, given)
 
 
-def explained(session: Session, text: str, directory: Path | None, target: str | None = None) -> Any:
-    """The picture of what each line of the Dockerfile `text` does. Raises DockmagicError."""
-    from dockmagic.views.explanation import Explanation
+def explained(
+    session: Session,
+    text: str,
+    directory: Path | None,
+    target: str | None = None,
+    dockerfile: Path | None = None,
+) -> Any:
+    """The picture of what each line of the Dockerfile `text` does. Raises DockmagicError.
 
-    ignores = None if directory is None else (directory / ".dockerignore").is_file()
+    `dockerfile` is the file that `text` is from: it may have an ignore file of its own.
+    """
+    from docker.errors import APIError
+    from IPython.display import display
+
+    from dockmagic.views.explanation import Explanation
+    from dockmagic.views.source import Refusal
+
+    ignores = None if directory is None else bool(ignore_rules(directory, dockerfile))
     asked = {"Dockerfile": text, "Target": target, "Ignores": ignores}
     lacks = "explain a Dockerfile (dockmagic's can): %docker context use"
-    return Explanation(session.extension("POST", "/explain", lacks, json=asked).json(), text)
+    try:
+        told = session.extension("POST", "/explain", lacks, json=asked).json()
+    except APIError as refused:
+        session.cell.call(display, Refusal(str(refused.explanation), text))
+        raise
+    return Explanation(told, text)
 
 
 def built(
@@ -171,27 +190,26 @@ def built_remote(session: Session, url: str, file: str | None, given: dict[str, 
 def _posted(
     session: Session, text: str, given: dict[str, Any], params: dict[str, Any], context: IO[bytes] | None
 ) -> Any:
+    from docker.errors import APIError
+
     from dockmagic.views.progress import BuildProgress
 
-    caption = f"Building {given['tags'][0]}" if given["tags"] else "Building"
-    progress = BuildProgress(caption, text)
-    headers = {"Content-Type": "application/x-tar"}
-    visible = not given["quiet"]
-    if visible:
-        session.cell.call(progress.show)
-    try:
+    progress = BuildProgress(f"Building {given['tags'][0]}" if given["tags"] else "Building", text)
+    with session.cell.showing(progress) if not given["quiet"] else nullcontext():
         query = {**build_params(given), **params}
         if lending := lent(session, given):
             query["session"] = lending
-        response = session.stream("POST", "/build", params=query, data=context, headers=headers)
+        headers = {"Content-Type": "application/x-tar"}
+        try:
+            response = session.stream("POST", "/build", params=query, data=context, headers=headers)
+        except APIError as refused:
+            progress.refuse(str(refused.explanation))
+            raise
         for message in messages(response):
             progress.feed(message)
         image_id = progress.image
-        if image_id is not None and visible:
+        if image_id is not None:
             progress.measure(session.client.images.get(image_id).history())
-    finally:
-        if visible:
-            session.cell.call(progress.close)
     if progress.error or image_id is None:
         raise DockmagicError(progress.error or "the build ended without an image")
     if given["iidfile"]:

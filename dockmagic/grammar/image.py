@@ -304,7 +304,7 @@ def explain(session: Session, file: str, target: str | None) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise DockmagicError(f"{path}: {reason}") from None
-    return explained(session, text, path.parent, target)
+    return explained(session, text, path.parent, target, path)
 
 
 @image.command("layers", help="Show an image's layers: size, cached or built, shared by whom (dockmagic)")

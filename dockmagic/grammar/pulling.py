@@ -38,22 +38,15 @@ def transfer(
 
 def shown(session: Session, stream: Iterator[dict[str, Any]], caption: str, *, quiet: bool) -> str | None:
     """Feed the messages to a picture of progress; the engine's sentence if the stream ended with an error."""
-    error = None
-    progress = None
-    if not quiet:
-        from dockmagic.views.progress import Progress
+    if quiet:
+        return next((message["error"] for message in stream if message.get("error")), None)
+    from dockmagic.views.progress import Progress
 
-        progress = Progress(caption)
-        session.cell.call(progress.show)
-    try:
+    progress = Progress(caption)
+    with session.cell.showing(progress):
         for message in stream:
-            error = message.get("error") or error
-            if progress is not None:
-                progress.feed(message)
-    finally:
-        if progress is not None:
-            session.cell.call(progress.close)
-    return error
+            progress.feed(message)
+    return progress.error
 
 
 def messages(response: Any) -> Iterator[dict[str, Any]]:

@@ -6,17 +6,23 @@ portions the engine sends them.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dockmagic.views import source
 from dockmagic.views.layers import INSTRUCTION_WIDTH
-from dockmagic.views.parts import Cell, Column, Fold, Note, Part, Table
+from dockmagic.views.parts import Cell, Column, Fold, Note, Part, Table, Tone
 from dockmagic.views.units import shorten, size
 from dockmagic.views.view import LiveView
 
 LINES_SHOWN = 400
+TAIL = 20
+"""Lines of a step at work, or of one that failed: the last ones."""
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 DONE = ("Pull complete", "Already exists", "Pushed", "Layer already exists", "Mounted from", "Loaded")
 
@@ -132,6 +138,12 @@ class BuildProgress(LiveView):
             self._take(message)
         self.refresh()
 
+    def refuse(self, sentence: str) -> None:
+        """The engine did not take the build."""
+        with self._lock:
+            self.error = sentence
+        self.refresh()
+
     def measure(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Fill in the sizes, from the history (newest first) of the image that was built."""
         with self._lock:
@@ -158,10 +170,11 @@ class BuildProgress(LiveView):
     @property
     def parts(self) -> list[Part]:
         with self._lock:
-            picture: list[Part] = [self._table()]
+            # Where the engine refuses the Dockerfile there is no plan.
+            picture: list[Part] = [] if self.error and not self.steps else [self._table()]
             for step in self.steps:
                 if step.output:
-                    picture.append(_output(step))
+                    picture += _output(step)
             if self.error:
                 picture += self._failure()
             picture += [Note(note) for note in self._notes]
@@ -184,7 +197,7 @@ class BuildProgress(LiveView):
         elif "stream" in message:
             *lines, self._rest = (self._rest + message["stream"]).split("\n")
             for line in lines:
-                self._line(line.rstrip("\r"))
+                self._line(_plain(line))
 
     def _plan(self, plan: Mapping[str, Any]) -> None:
         self._planned = True
@@ -214,9 +227,13 @@ class BuildProgress(LiveView):
         *lines, step.rest = (step.rest + text).split("\n")
         for line in lines:
             if not line.startswith(("Step ", " ---> ")) and (line.strip() or step.output):
-                step.output.append(line.rstrip("\r"))
+                step.output.append(_plain(line))
 
     def _stop(self) -> None:
+        running = [step for step in self.steps if step.state == "running"]
+        failed = any(step.state == "failed" for step in self.steps)
+        if self.error and not failed and len(running) == 1:
+            running[0].state, running[0].ended = "failed", self._clock()  # the engine named no other
         for step in self.steps:
             if step.rest:
                 self._say(step, "\n")
@@ -283,66 +300,49 @@ class BuildProgress(LiveView):
         return Table(self.caption, columns, rows, _nothing_yet(self.closed))
 
     def _failure(self) -> list[Part]:
-        picture: list[Part] = [Note(f"✗ {self.error}", "bad")]
-        place = self._failed_line()
-        if place is not None:
-            lines = [
-                f"{'▶' if number == place else ' '} {number:2} {text}"
-                for number, text in enumerate(self.dockerfile.splitlines(), 1)
-            ]
-            picture.append(Fold(f"It is line {place} of the Dockerfile", lines, open=True, tone="bad"))
-        return picture
+        assert self.error is not None
+        told = source.refusal(self.error, self.dockerfile)
+        line = self._failed_line()
+        # A sentence with a place of its own knows better than the step it is about.
+        return told if len(told) > 1 or line is None else [*told, *source.excerpt(self.dockerfile, line)]
 
     def _failed_line(self) -> int | None:
         """The line that failed."""
         if self._planned:
             return next((step.line for step in self.steps if step.state == "failed"), None)
-        return line_of(self.dockerfile, len(self.steps)) if self.steps else None
+        return source.line_of(self.dockerfile, len(self.steps)) if self.steps else None
 
 
 def _nothing_yet(over: bool) -> str:
     return "The engine sent nothing." if over else "Waiting for the engine."
 
 
-def line_of(dockerfile: str, step: int) -> int | None:
-    """The line (from 1) where the `step`-th instruction (from 1) of a Dockerfile begins; None if it has
-    fewer.
-    """
-    count, continued, until = 0, False, ""
-    for number, text in enumerate(dockerfile.splitlines(), 1):
-        line = text.strip()
-        if until:
-            until = "" if line == until else until
-            continue
-        if not line or line.startswith("#"):
-            continue
-        if not continued:
-            count += 1
-            if count == step:
-                return number
-        continued = line.endswith("\\")
-        until = _heredoc(line)
-    return None
-
-
-def _heredoc(line: str) -> str:
-    """The word that ends the here-document opened on this line, or nothing."""
-    word = line.partition("<<")[2].removeprefix("-").split(" ")[0].strip("'\"")
-    return word if word.isidentifier() else ""
-
-
-def _output(step: Step) -> Fold:
-    shown = step.output[-LINES_SHOWN:]
-    hidden = len(step.output) - len(shown)
-    lines = [f"… {hidden} earlier lines not shown", *shown] if hidden else shown
+def _output(step: Step) -> list[Part]:
+    """What a step says: all of it when it went well, else the end of it for all to see."""
     count = "1 line" if len(step.output) == 1 else f"{len(step.output)} lines"
-    failed = step.state == "failed"
-    return Fold(
-        f"Step {step.number}, {count} of output",
-        lines,
-        open=failed or step.ended is None,
-        tone="bad" if failed else "",
-    )
+    if step.state in ("built", "cached", "base"):
+        return [Fold(f"Step {step.number}, {count} of output", _last(step.output, LINES_SHOWN))]
+    tone: Tone = "bad" if step.state == "failed" else ""
+    tail = step.output[-TAIL:]
+    earlier = step.output[: -len(tail)]
+    if not earlier:
+        return [Fold(f"Step {step.number}, {count} of output", tail, open=True, tone=tone)]
+    picture: list[Part] = []
+    if step.ended is not None:
+        lines = "1 earlier line" if len(earlier) == 1 else f"{len(earlier)} earlier lines"
+        picture.append(Fold(f"Step {step.number}, {lines} of output", _last(earlier, LINES_SHOWN)))
+    summary = f"Step {step.number}, the last {len(tail)} of {count} of output"
+    return [*picture, Fold(summary, tail, open=True, tone=tone)]
+
+
+def _last(lines: Sequence[str], count: int) -> Sequence[str]:
+    hidden = len(lines) - count
+    return lines if hidden <= 0 else [f"… {hidden} earlier lines not shown", *lines[hidden:]]
+
+
+def _plain(line: str) -> str:
+    """A line as a terminal would leave it: what a carriage return overwrites is gone, and so are colours."""
+    return _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])
 
 
 def _status(layer: Mapping[str, Any]) -> Cell:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from docker.models.images import Image
 
+from dockmagic.errors import DockmagicError
 from dockmagic.views.view import View
 from tests.conftest import EngineProcess
 from tests.notebook.conftest import Run
@@ -74,6 +75,24 @@ def test_the_plan_and_what_became_of_it(run: Run, engine: EngineProcess) -> None
         assert [step.state for step in view.steps] == ["base", "failed", "not run"]
         assert "It is line 3 of the Dockerfile" in view.text() and "why" in view.text()
     run("%docker rmi dockmagic-test/planned")
+
+
+def test_what_is_refused_is_one_line(run: Run, tmp_path: Path, engine: EngineProcess) -> None:
+    for source, words in (
+        ("%%dockerfile\n", "the Dockerfile cannot be empty"),
+        ("%%dockerfile\nRUN x\n", "no build stage in current context"),
+        ("%%dockerfile\nFROM IMAGE\nCOPY --frm=a b c\n", "on line 2, column 6: unknown flag: --frm"),
+        ("%%dockerfile --frobnicate\nFROM IMAGE\n", "unknown flag: --frobnicate"),
+        (f"%%dockerfile --context {tmp_path}/absent\nFROM IMAGE\n", f'path "{tmp_path}/absent" not found'),
+        ("%%dockerfile -t 'No Name'\nFROM IMAGE\n", "invalid reference format"),
+        (
+            f"%%dockerfile --iidfile {tmp_path}/a/b\nFROM IMAGE\n",
+            f"{tmp_path}/a/b: No such file or directory",
+        ),
+    ):
+        error = run(source).error
+        assert isinstance(error, DockmagicError), source
+        assert words in str(error) and "\n" not in str(error)
 
 
 def test_lent(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,25 @@ def test_stop_ends_every_wait(kernel: Kernel, name: str, line: str, place: str) 
     assert errors(messages) == []
 
 
+def test_stop_of_a_build_ends_its_step_and_its_picture(kernel: Kernel, docker_host: str) -> None:
+    kernel.run("import os; os.environ['DOCKMAGIC_LIVE'] = '1'")
+    build = "%%dockerfile -t dockmagic-test/stopped\nFROM IMAGE\nRUN echo one\nRUN sleep SECONDS\nCMD x\n"
+    messages, seconds = kernel.run(build.replace("SECONDS", "1000"), 1.5)
+    assert errors(messages) == ["Interrupted"]
+    assert seconds < 0.3
+    pictures = [m["content"]["data"]["text/plain"] for m in messages if "display" in m["msg_type"]]
+    assert "… running" in "".join(pictures)
+    assert [line.split()[-3:-1] for line in pictures[-1].splitlines() if "sleep" in line] == [
+        ["○", "stopped"]
+    ]
+    assert "not run" in pictures[-1] and "waiting" not in pictures[-1]
+    messages, _ = kernel.run(build.replace("SECONDS", "0"))
+    assert errors(messages) == [], "the next build is as if nothing had been"
+    client = docker.DockerClient(base_url=docker_host)
+    client.images.remove("dockmagic-test/stopped")
+    client.close()
+
+
 def test_stop_is_ctrl_c_for_a_foreground_container(kernel: Kernel, docker_host: str, name: str) -> None:
     script = 'trap "echo caught; exit 7" INT; echo ready; while :; do sleep 0.1; done'
     messages, seconds = kernel.run(f"%docker run --network none --name {name} IMAGE sh -c '{script}'", 1.5)

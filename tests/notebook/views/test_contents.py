@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from dockmagic.views import cards, layers, life, namespaces, ports, progress, resources, tables
+from dockmagic.views import cards, layers, life, namespaces, ports, progress, resources, source, tables
 from dockmagic.views.view import View
 from tests.notebook.views import examples
+from tests.notebook.views.reading import check_says_the_same
 from tests.notebook.views.test_same_words import a_build, a_pull, some_samples
 
 
@@ -209,7 +210,88 @@ def test_a_failing_build_marks_the_line() -> None:
 @pytest.mark.parametrize(("step", "line"), [(1, 2), (2, 3), (3, 6), (4, 9), (5, None)])
 def test_the_line_of_a_step(step: int, line: int | None) -> None:
     dockerfile = "# x\nFROM a\nRUN b \\\n  # in between\n  c\nRUN <<EOF\nRUN not this\nEOF\nCMD d\n"
-    assert progress.line_of(dockerfile, step) == line
+    assert source.line_of(dockerfile, step) == line
+
+
+def planned(dockerfile: str) -> progress.BuildProgress:
+    """A build that our engine has told the plan of."""
+    build = progress.BuildProgress("Building", dockerfile)
+    steps = [
+        {"index": number, "instruction": text, "line": number, "stage": "stage 0"}
+        for number, text in enumerate(dockerfile.splitlines(), 1)
+    ]
+    build.feed({"aux": {"dockmagic.plan": {"steps": steps, "skipped": []}}})
+    return build
+
+
+def record(build: progress.BuildProgress, index: int, state: str) -> None:
+    build.feed({"aux": {"dockmagic.step": {"index": index, "state": state, "seconds": 1.0, "size": 0}}})
+
+
+def test_of_a_failed_step_the_last_lines_are_open() -> None:
+    build = planned("RUN long")
+    record(build, 1, "running")
+    for number in range(1, 501):
+        build.feed({"stream": f"line {number}\n", "dockmagic.step": 1})
+    assert "Step 1, the last 20 of 500 lines of output\n    line 481\n" in build.text()
+    assert "line 480" not in build.text(), "while it runs there is only the end"
+    record(build, 1, "failed")
+    build.feed({"error": "no"})
+    build.close()
+    text = build.text()
+    assert "Step 1, 480 earlier lines of output\n    … 80 earlier lines not shown\n    line 81\n" in text
+    assert "Step 1, the last 20 of 500 lines of output\n    line 481\n" in text
+    assert build.html().count('<details class="dm-fold dm-bad" open>') == 2, (
+        "these lines, and the Dockerfile's"
+    )
+
+
+def test_output_is_what_a_terminal_would_leave() -> None:
+    build = planned("RUN wget")
+    build.feed({"stream": "10%\r50%\r100%\r\n\x1b[1;31mred\x1b[0m\n", "dockmagic.step": 1})
+    assert build.steps[0].output == ["100%", "red"]
+
+
+def test_an_image_that_is_not_there_fails_its_step() -> None:
+    build = planned("FROM nowhere\nRUN true")
+    record(build, 1, "running")
+    build.feed({"error": "no such image"})
+    build.close()
+    assert list(build.frame()["State"]) == ["✗ failed", "○ not run"]
+    assert "▶  1 FROM nowhere" in build.text()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        (
+            "dockerfile parse error on line 6, column 6: unknown flag: --frm",
+            ["It is line 6, column 6, of the Dockerfile", "▶  6 COPY --frm=x a b", "          ^"],
+        ),
+        (
+            "Dockerfile parse error line 3: unknown instruction: RUNN",
+            ["It is line 3 of the Dockerfile", "▶  3 RUN echo \\", "▶  5   hi"],
+        ),
+    ],
+)
+def test_a_dockerfile_that_is_refused(sentence: str, shown: list[str]) -> None:
+    dockerfile = "# one\nFROM a\nRUN echo \\\n  # between\n  hi\nCOPY --frm=x a b\nCMD x\n"
+    build = progress.BuildProgress("Building", dockerfile)
+    build.refuse(sentence)
+    build.close()
+    assert build.text() == source.Refusal(sentence, dockerfile).text(), "no table without a step"
+    lines = build.text().splitlines()
+    assert lines[0] == f"✗ {sentence}"
+    assert set(shown) <= {line.removeprefix("    ") for line in lines}
+    check_says_the_same(build.text(), build.html())
+
+
+def test_of_a_long_dockerfile_only_the_lines_around_are_shown() -> None:
+    dockerfile = "FROM a\n" + "".join(f"RUN {number}\n" for number in range(2, 300))
+    lines = View(*source.excerpt(dockerfile, 150)).text().splitlines()
+    assert [line.split()[-1] for line in lines[1:]] == [str(number) for number in range(147, 154)]
+    assert lines[4] == "    ▶ 150 RUN 150"
+    assert source.excerpt(dockerfile, 1000) == []
 
 
 def test_a_build_that_was_stopped() -> None:
