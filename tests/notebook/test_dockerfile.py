@@ -79,7 +79,7 @@ def test_the_plan_and_what_became_of_it(run: Run, engine: EngineProcess) -> None
 
 def test_what_is_refused_is_one_line(run: Run, tmp_path: Path, engine: EngineProcess) -> None:
     for source, words in (
-        ("%%dockerfile\n", "the Dockerfile cannot be empty"),
+        ("%%dockerfile\n\n", "the Dockerfile cannot be empty"),
         ("%%dockerfile\nRUN x\n", "no build stage in current context"),
         ("%%dockerfile\nFROM IMAGE\nCOPY --frm=a b c\n", "on line 2, column 6: unknown flag: --frm"),
         ("%%dockerfile --frobnicate\nFROM IMAGE\n", "unknown flag: --frobnicate"),
