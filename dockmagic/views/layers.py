@@ -15,7 +15,7 @@ from docker.models.images import Image
 
 from dockmagic.views.engine import extension
 from dockmagic.views.parts import Cell, Column, Fold, Note, Part, Table
-from dockmagic.views.units import short, shorten, size
+from dockmagic.views.units import short, shorten, size, visible
 from dockmagic.views.view import View
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ ORIGINS = {
     "imported": Cell("↓ imported"),
     "host": Cell("this machine"),
 }
-FILE_KINDS = {"added": "A", "changed": "C", "removed": "D"}
-CHANGE_KINDS = {0: "C", 1: "A", 2: "D"}
+KINDS = ("added", "changed", "removed")
+CHANGE_KINDS = {0: "changed", 1: "added", 2: "deleted"}  # of Docker's GET /containers/{id}/changes
 
 
 class Layers(View):
@@ -113,6 +113,7 @@ def instruction(layer: dict[str, Any]) -> str:
     """The Dockerfile instruction behind a history entry, without the shell and builder marks around it."""
     given = layer.get("instruction") or layer.get("created_by") or ""
     given = re.sub(r"\s*# buildkit$", "", given).replace("#(nop)", "").strip()
+    given = re.sub(r"\b(file|dir|multi):([0-9a-f]{12})[0-9a-f]{52}\b", r"\1:\2", given)
     shell = re.match(r"(?:RUN )?(?:\|\d+ .*?)?/bin/sh -c\s+(.*)", given, re.DOTALL)
     if not shell:
         return given
@@ -246,24 +247,29 @@ def _files(layers: Sequence[dict[str, Any]], files: Sequence[dict[str, Any]]) ->
         )
         picture.append(Note(words, "warn"))
     for number, layer in reversed(list(zip(filled, files, strict=True))):
-        counts = [f"{layer[kind]} {kind}" for kind in ("added", "changed", "removed") if layer[kind]]
-        hidden = [f"{size(layer['hidden'])} hidden by later layers"] if layer["hidden"] else []
+        found = [(layer[kind], kind) for kind in KINDS if layer[kind]]
+        counts = [f"{count} {kind}" for count, kind in found[1:]]
+        for count, kind in found[:1]:
+            counts.insert(0, f"{count} {'file' if count == 1 else 'files'} {kind}")
+        hidden = f", {size(layer['hidden'])} hidden by later layers" if layer["hidden"] else ""
         lines = [
-            f"{FILE_KINDS[change['kind']]} {size(change['size']):>8}  {change['path']}"
+            f"{change['kind']:<7}  {size(change['size']):>6}  {visible(change['path'])}"
+            + (", hidden by a later layer" if change.get("hidden") else "")
             for change in layer["largest"]
         ]
-        rest = sum(layer[kind] for kind in ("added", "changed", "removed")) - len(lines)
+        rest = sum(count for count, _ in found) - len(lines)
         lines += [f"… {rest} more, none of them larger"] if rest else []
-        summary = f"Layer {number}: {', '.join([*(counts or ['no files']), *hidden])}"
+        summary = f"Layer {number}: {', '.join(counts) or 'no files'}{hidden}"
         picture.append(Fold(summary, lines) if lines else Note(summary))
     return picture
 
 
 def _changes(changes: Sequence[dict[str, Any]]) -> Fold:
     lines = [
-        f"{CHANGE_KINDS.get(change['Kind'], '?')} {change['Path']}" for change in changes[:CHANGES_SHOWN]
+        f"{CHANGE_KINDS.get(change['Kind'], '?'):<7}  {visible(change['Path'])}"
+        for change in changes[:CHANGES_SHOWN]
     ]
     if len(changes) > CHANGES_SHOWN:
         lines.append(f"… {len(changes) - CHANGES_SHOWN} more")
     count = "1 change" if len(changes) == 1 else f"{len(changes)} changes"
-    return Fold(f"{count} in the writable layer (A added, C changed, D deleted)", lines)
+    return Fold(f"{count} in the writable layer", lines)

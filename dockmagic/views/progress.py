@@ -19,7 +19,7 @@ from dockmagic.views.units import shorten, size
 from dockmagic.views.view import LiveView
 
 LINES_SHOWN = 400
-TAIL = 20
+TAIL = 15
 """Lines of a step at work, or of one that failed: the last ones."""
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")

@@ -47,7 +47,7 @@ text-align:left}
 .dm .dm-fold summary:focus-visible{outline:2px solid var(--dm-accent);outline-offset:2px}
 .dm .dm-fold pre{font-family:var(--dm-code);font-size:.93em;line-height:1.4;margin:.3em 0 .6em;
 padding:.1em 0 .1em .9em;border-left:2px solid var(--dm-line);white-space:pre-wrap;overflow-wrap:anywhere;
-max-height:24em;overflow-y:auto;color:var(--dm-text);background:none}
+max-height:36em;overflow-y:auto;color:var(--dm-text);background:none}
 .dm .dm-figure{margin:0 0 .7em}.dm .dm-figure svg{max-width:100%;height:auto;display:block}
 .dm .dm-figure figcaption{color:var(--dm-soft)}
 .dm .dm-map{font-size:12px}

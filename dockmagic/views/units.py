@@ -94,3 +94,8 @@ def shorten(text: str, width: int) -> str:
     """One line of at most `width` characters, its end replaced by `…` when something is left out."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def visible(name: str) -> str:
+    """A file's name on one line: what cannot be shown (a line's end, bytes that are no text) escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)

@@ -35,6 +35,7 @@ APPLETS = [
     "id",
     "head",
     "touch",
+    "printf",
     "rm",
     "wc",
 ]

@@ -123,7 +123,21 @@ def test_the_files_of_layers(run: Run) -> None:
     view = run("%image layers dockmagic-test/files").value
     told = view.text()
     assert "100kB are hidden by later layers: they are in the image, and no container sees them." in told
-    assert "Layer 2: 2 added, 100kB hidden by later layers\n    A    100kB  /big\n    A       2B  /a" in told
-    assert "Layer 3: 1 changed, 1 removed\n    D    100kB  /big\n    C       2B  /a" in told
+    assert (
+        "Layer 2: 2 files added, 100kB hidden by later layers\n"
+        "    added     100kB  /big, hidden by a later layer\n"
+        "    added        2B  /a, hidden by a later layer\n" in told
+    )
+    assert "Layer 3: 1 file changed, 1 removed\n    removed   100kB  /big\n    changed      2B  /a" in told
     same(view)
     run("%docker rmi dockmagic-test/files")
+
+
+def test_names_of_files_that_are_no_text(run: Run) -> None:
+    text = "FROM IMAGE\nRUN touch \"/a$(printf '\\nb')\" \"/c$(printf '\\377')\" '/<script>x'\n"
+    assert run(f"%%dockerfile -t dockmagic-test/names\n{text}").error is None
+    view = run("%image layers dockmagic-test/names").value
+    for shown in ("/a\\nb\n", "/c\ufffd\n", "/<script>x\n"):
+        assert shown in view.text() + "\n", view.text()
+    same(view)
+    run("%docker rmi dockmagic-test/names")

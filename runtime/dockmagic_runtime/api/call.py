@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import AsyncIterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from dockmagic_runtime.errors import InvalidParameter
 Json = dict[str, Any]
 
 _CHUNK = 1 << 18
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 _FALSE = ("", "0", "no", "false", "none")  # Go's httputils.BoolValue
 
 
@@ -130,11 +132,9 @@ def _values(name: str, values: object) -> list[str]:
 
 
 def answer(document: object, status: int = 200) -> web.Response:
-    """A JSON document, ended by a newline as Go's encoder does."""
-    body = (
-        json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-        + b"\n"
-    )
+    """A JSON document, ended by a newline as Go's encoder does; bytes of a name that are no text are U+FFFD."""
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n"
+    body = _NO_TEXT.sub("\ufffd", text).encode()
     return web.Response(body=body, status=status, content_type="application/json")
 
 

@@ -25,11 +25,16 @@ class _Layer:
 
     changes: dict[str, tuple[str, int]] = field(default_factory=dict)
     hidden: int = 0
+    covered: set[str] = field(default_factory=set)
+    """The paths of this layer that no container sees."""
 
     def as_json(self) -> dict[str, Any]:
         counts = Counter(kind for kind, _ in self.changes.values())
         largest = heapq.nsmallest(LARGEST, self.changes.items(), key=lambda each: (-each[1][1], each[0]))
-        told = [{"kind": kind, "path": path, "size": size} for path, (kind, size) in largest]
+        told: list[dict[str, Any]] = []
+        for path, (kind, size) in largest:
+            hidden = {"hidden": True} if path in self.covered else {}
+            told.append({"kind": kind, "path": path, "size": size, **hidden})
         kinds = {kind: counts[kind] for kind in ("added", "changed", "removed")}
         return {**kinds, "hidden": self.hidden, "largest": told}
 
@@ -37,7 +42,8 @@ class _Layer:
 def contents(directories: Sequence[Path]) -> list[dict[str, Any]]:
     """For each layer `{"added", "changed", "removed", "hidden": bytes, "largest": [{kind, path, size}]}`.
 
-    Of the files the `LARGEST` largest are named; of a removed one the size is what it hides.
+    Of the files the `LARGEST` largest are named; of a removed one the size is what it hides. Those that a
+    later layer hides say so: `"hidden": true`.
     """
     layers: list[_Layer] = []
     present: dict[str, tuple[int, _Layer]] = {}
@@ -67,6 +73,7 @@ def _hide(path: str, before: dict[str, tuple[int, _Layer]], present: dict[str, t
     if path in before and present.get(path) is before[path]:
         size, owner = present.pop(path)
         owner.hidden += size
+        owner.covered.add(path)
 
 
 def _remove(

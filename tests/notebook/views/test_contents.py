@@ -26,7 +26,7 @@ def test_layers_stand_top_first_with_the_writable_one_on_top() -> None:
     assert frame["Instruction"][4] == "ADD file:1 in /"
     text = View(*layers.parts(examples.LAYERS)).text()
     assert "3 layers, 1.98MB, read-only; 1.98MB of it stored once for several images." in text
-    assert "D /x" in text
+    assert "deleted  /x" in text
 
 
 @pytest.mark.parametrize(
@@ -233,14 +233,14 @@ def test_of_a_failed_step_the_last_lines_are_open() -> None:
     record(build, 1, "running")
     for number in range(1, 501):
         build.feed({"stream": f"line {number}\n", "dockmagic.step": 1})
-    assert "Step 1, the last 20 of 500 lines of output\n    line 481\n" in build.text()
-    assert "line 480" not in build.text(), "while it runs there is only the end"
+    assert "Step 1, the last 15 of 500 lines of output\n    line 486\n" in build.text()
+    assert "line 485" not in build.text(), "while it runs there is only the end"
     record(build, 1, "failed")
     build.feed({"error": "no"})
     build.close()
     text = build.text()
-    assert "Step 1, 480 earlier lines of output\n    … 80 earlier lines not shown\n    line 81\n" in text
-    assert "Step 1, the last 20 of 500 lines of output\n    line 481\n" in text
+    assert "Step 1, 485 earlier lines of output\n    … 85 earlier lines not shown\n    line 86\n" in text
+    assert "Step 1, the last 15 of 500 lines of output\n    line 486\n" in text
     assert build.html().count('<details class="dm-fold dm-bad" open>') == 2, (
         "these lines, and the Dockerfile's"
     )

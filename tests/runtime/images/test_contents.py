@@ -44,6 +44,8 @@ def test_added_changed_removed_and_hidden(tmp_path: Path) -> None:
     assert counts(four) == (0, 0, 1, 0)
     assert two["largest"][0] == {"kind": "changed", "path": "/a", "size": 100}
     assert {"kind": "removed", "path": "/b", "size": 20} in two["largest"]
+    assert {"kind": "added", "path": "/dir/new", "size": 7, "hidden": True} in two["largest"]
+    assert all(each.get("hidden") for each in one["largest"]), "all five are hidden in the end"
 
 
 def test_of_many_files_the_largest_are_named(tmp_path: Path) -> None:
