@@ -165,7 +165,7 @@ def explained(
     except APIError as refused:
         session.cell.call(display, Refusal(str(refused.explanation), text))
         raise
-    return Explanation(told, text)
+    return Explanation(told, dockerfile.name if dockerfile else NAME_IN_CONTEXT)
 
 
 def built(

@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from dockmagic.views.layers import INSTRUCTION_WIDTH
-from dockmagic.views.parts import Cell, Column, Fold, Note, Part, Table
+from dockmagic.views.parts import Cell, Column, Note, Part, Table
 from dockmagic.views.units import shorten
 from dockmagic.views.view import View
 
 
 class Explanation(View):
-    """`told` is the engine's answer to POST /dockmagic/explain; `dockerfile` the text it is about."""
+    """`told` is the engine's answer to POST /dockmagic/explain."""
 
-    def __init__(self, told: dict[str, Any], dockerfile: str, caption: str = "Dockerfile") -> None:
+    def __init__(self, told: dict[str, Any], caption: str = "Dockerfile") -> None:
         self.data = told
-        super().__init__(*parts(told, dockerfile, caption))
+        super().__init__(*parts(told, caption))
 
 
-def parts(told: dict[str, Any], dockerfile: str, caption: str) -> list[Part]:
-    lines = dockerfile.splitlines()
+def parts(told: dict[str, Any], caption: str) -> list[Part]:
     findings = told["findings"]
     marked = {finding["line"] for finding in findings}
     rows: list[list[str | Cell]] = [
@@ -34,16 +33,19 @@ def parts(told: dict[str, Any], dockerfile: str, caption: str) -> list[Part]:
     picture: list[Part] = [Table(caption, columns, rows)]
     if told["skipped"]:
         picture.append(Note(f"Not built, for nothing needs it: {', '.join(told['skipped'])}."))
-    picture.append(Note(_count(len(findings)), "warn" if findings else "good"))
-    for finding in findings:
-        line = lines[finding["line"] - 1].strip() if finding["line"] <= len(lines) else ""
-        summary = f"! Line {finding['line']}: {finding['rule']}"
-        told_lines = [line, f"Why: {finding['reason']}.", f"Better: {finding['fix']}."]
-        picture.append(Fold(summary, told_lines, open=True, tone="warn"))
-    return picture
+    return [*picture, _findings(findings) if findings else Note("✓ Every check passes.", "good")]
 
 
-def _count(findings: int) -> str:
-    if not findings:
-        return "✓ Nothing to better: all checks are passed."
-    return "One thing could be better:" if findings == 1 else f"{findings} things could be better:"
+def _findings(findings: list[dict[str, Any]]) -> Table:
+    count = "One thing" if len(findings) == 1 else f"{len(findings)} things"
+    rows: list[list[str | Cell]] = [
+        [
+            Cell(f"{finding['line']} !", "warn"),
+            finding["rule"],
+            finding["reason"],
+            finding["fix"],
+        ]
+        for finding in findings
+    ]
+    columns = [Column("Line"), Column("Check"), Column("Why"), Column("Better")]
+    return Table(f"{count} could be better", columns, rows)

@@ -34,10 +34,14 @@ def test_explained(run: Run, tmp_path: Path, engine: EngineProcess) -> None:
     assert "A container runs `node app.js`, through /bin/sh -c" in text
     for rule in ("PinnedBaseImage", "CopyBeforeWorkdir", "MissingDockerignore", "JSONArgsRecommended"):
         assert rule in text
-    assert 'Better: write CMD ["node", "app.js"].' in text
+    assert 'write CMD ["node", "app.js"]' in text
     same(ran.value)
+    (tmp_path / "Dockerfile.dockerignore").write_text(".git\n")
+    assert "MissingDockerignore" not in run(f"%image explain {tmp_path}").value.text(), (
+        "it has one of its own"
+    )
     cell = run("%%dockerfile --explain -t never\nFROM node:18\nUSER me\n")
-    assert cell.error is None and "✓ Nothing to better" in cell.value.text()
+    assert cell.error is None and "✓ Every check passes." in cell.value.text()
     assert not engine.docker("images", "-q", "never").stdout
     bad = run("%%dockerfile --explain\nFROM node:18\nRUNN\n")
     assert "dockerfile parse error on line 2, column 1: unknown instruction: RUNN" in str(bad.error)

@@ -132,7 +132,7 @@ def _values(name: str, values: object) -> list[str]:
 
 
 def answer(document: object, status: int = 200) -> web.Response:
-    """A JSON document, ended by a newline as Go's encoder does; bytes of a name that are no text are U+FFFD."""
+    """A JSON document, ended by a newline as Go's encoder does; bytes that are no text are U+FFFD."""
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n"
     body = _NO_TEXT.sub("\ufffd", text).encode()
     return web.Response(body=body, status=status, content_type="application/json")

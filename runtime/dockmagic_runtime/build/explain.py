@@ -5,8 +5,9 @@ image is here or will be pulled is not known.
 """
 
 import posixpath
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dockmagic_runtime.build import checks
@@ -30,21 +31,44 @@ from dockmagic_runtime.errors import InvalidParameter
 
 Json = dict[str, Any]
 
+_LONGEST = 60
+"""Characters of a command in a sentence about it."""
+_THEIR_DIRECTORY = "the base image's directory"
+
 
 @dataclass
 class _Stage:
-    """What is known of a stage at some line of it."""
+    """What is known of a stage at some line of it. `directory` is None where only the base image knows it."""
 
     name: str
-    directory: str = "/"
+    directory: str | None = None
     user: str = ""
     shell: tuple[str, ...] = ("/bin/sh", "-c")
     entrypoint: str = ""
-    stages: list[str] = field(default_factory=list)
+    stages: Mapping[str, "_Stage"] = field(default_factory=dict)
+    """The named ones before it."""
+    arguments: dict[str, str] = field(default_factory=dict)
+    """The defaults of those before any FROM."""
 
     def path(self, text: str) -> str:
         """From the root; what a variable stands for is not known."""
-        return text if text.startswith("$") else posixpath.normpath(posixpath.join(self.directory, text))
+        if text.startswith("$"):
+            return text
+        if self.directory is None and not text.startswith("/"):
+            inside = posixpath.normpath(text)
+            return _THEIR_DIRECTORY if inside == "." else f"{inside} in {_THEIR_DIRECTORY}"
+        return posixpath.normpath(posixpath.join(self.directory or "/", text))
+
+    def base(self, image: str) -> "_Stage | None":
+        return self.stages.get(image.lower())
+
+    def begun(self, it: From, number: int) -> "_Stage":
+        """The stage that a FROM below begins: with what the one that it names has become."""
+        stages = {**self.stages, self.name: self} if self.name else self.stages
+        new = _Stage(it.name or f"stage {number}", stages=stages, arguments=self.arguments)
+        if old := new.base(it.image):
+            return replace(old, name=new.name, stages=stages)
+        return replace(new, directory="/") if it.image == SCRATCH else new
 
 
 def explain(text: str, *, ignores: bool | None = None, target: str | None = None) -> Json:
@@ -53,13 +77,11 @@ def explain(text: str, *, ignores: bool | None = None, target: str | None = None
     `ignores`: whether the context has a .dockerignore; None if there is no context. Raises DockerfileError.
     """
     instructions = [typed(node) for node in parse(text)]
-    stage = _Stage("")
-    names: list[str] = []
+    stage, count = _Stage(""), 0
     steps: list[Json] = []
     for instruction in instructions:
         if isinstance(instruction, From):
-            stage = _Stage(instruction.name or f"stage {len(names)}", stages=list(names))
-            names.append(instruction.name or "")
+            stage, count = stage.begun(instruction, count), count + 1
         steps.append(
             {
                 "line": instruction.line,
@@ -70,7 +92,9 @@ def explain(text: str, *, ignores: bool | None = None, target: str | None = None
         )
     return {
         "steps": steps,
-        "findings": [finding.as_json() for finding in checks.check(text, instructions, ignores=ignores)],
+        "findings": [
+            each.as_json() for each in checks.check(text, instructions, ignores=ignores, target=target)
+        ],
         "skipped": _skipped(instructions, target),
     }
 
@@ -90,18 +114,25 @@ def _sentence(instruction: Instruction, stage: _Stage) -> str:
 
 
 def _from(it: From, stage: _Stage) -> str:
-    called = f", called {it.name}" if it.name else ""
+    called = f", called {it.name}," if it.name else ""
     if it.image == SCRATCH:
         return f"Begins a stage{called} from nothing: without a single file."
-    if it.image.lower() in stage.stages:
+    if stage.base(it.image):
         return f"Begins a stage{called} with all that the stage {it.image.lower()} has become."
     where = f" for {it.platform}" if it.platform else ""
-    return f"Begins a stage{called} with the files and settings of the image {it.image}{where}."
+    image = checks.with_defaults(it.image, stage.arguments)
+    usual = f" ({image}, if the build says nothing else)" if image != it.image else ""
+    return f"Begins a stage{called} with the files and settings of the image {it.image}{usual}{where}."
 
 
 def _arg(it: Arg, stage: _Stage) -> str:
     named = [name if default is None else f"{name}, by default {default!r}" for name, default in it.defaults]
     for_whom = "for the instructions below" if stage.name else "for the FROM lines below"
+    if not stage.name:
+        given = {name: default for name, default in it.defaults if default is not None}
+        stage.arguments.update(
+            {name: checks.with_defaults(default, stage.arguments) for name, default in given.items()}
+        )
     return f"Takes a build argument {for_whom}: {'; '.join(named)}. Containers do not get it."
 
 
@@ -118,22 +149,22 @@ def _run(it: Command, stage: _Stage) -> str:
     if it.shell is not None:
         heredocs = it.node.heredocs
         script = heredocs[0].content.strip() if heredocs and it.shell.startswith("<<") else it.shell
-        lines = script.splitlines()
-        shown = lines[0] if len(lines) == 1 else f"{lines[0]} … ({len(lines)} lines)"
+        lines = script.splitlines() or [""]
+        shown = _short(lines[0]) + (f" … ({len(lines)} lines)" if len(lines) > 1 else "")
         how = f"runs `{shown}` with {' '.join(stage.shell)}"
     else:
-        how = f"runs {' '.join(it.exec)}, without a shell,"
+        how = f"runs {_short(shlex.join(it.exec))}, without a shell,"
     who = f" as {stage.user}" if stage.user else ""
-    inside = f" in {stage.directory}" if stage.directory != "/" else ""
-    extras = [_mount(mount) for mount in it.mounts]
+    inside = f" in {stage.directory}" if stage.directory not in (None, "/") else ""
+    extras = [_mount(mount, stage) for mount in it.mounts]
     extras += [f"with the network {it.network}"] if it.network != "default" else []
     extras += ["with all privileges"] if it.insecure else []
     also = f" ({'; '.join(extras)})" if extras else ""
     return f"In a container {how}{who}{inside}{also}; the files that this changes become a layer."
 
 
-def _mount(mount: MountFlag) -> str:
-    target = mount.get("target")
+def _mount(mount: MountFlag, stage: _Stage) -> str:
+    target = stage.path(mount.get("target")) if mount.get("target") else ""
     source = mount.get("source")
     if mount.kind == "cache":
         return f"{target} is kept from build to build, outside of the image"
@@ -150,11 +181,13 @@ def _mount(mount: MountFlag) -> str:
 def _copy(it: Copy, stage: _Stage) -> str:
     sources = ["a here-document" if source.startswith("<<") else source for source in it.sources]
     if it.stage is not None:
-        known = it.stage.lower() in stage.stages or it.stage.isdigit()
+        known = stage.base(it.stage) or it.stage.isdigit()
         origin = f" of the {'stage' if known else 'image'} {it.stage}"
     else:
         origin = "" if any("://" in source for source in sources) else " of the build context"
-    target = stage.path(it.target) + ("/" if it.target.endswith("/") and len(it.target) > 1 else "")
+    target = stage.path(it.target)
+    if it.target.endswith("/") and target.startswith("/") and target != "/":
+        target += "/"
     verb = "Downloads" if it.unpack and any("://" in source for source in sources) else "Copies"
     extras = [f"owned by {it.chown}"] if it.chown else []
     extras += [f"with the mode {it.chmod}"] if it.chmod else []
@@ -176,8 +209,9 @@ def _volume(it: Words, stage: _Stage) -> str:
 
 
 def _workdir(it: Text, stage: _Stage) -> str:
-    stage.directory = stage.path(it.text)
-    return f"Goes to {stage.directory}, made if it is missing: here the rest runs, and the container starts."
+    place = stage.path(it.text)
+    stage.directory = place if place.startswith(("/", "$")) else None
+    return f"Goes to {place}, made if it is missing: here the rest runs, and the container starts."
 
 
 def _user(it: Text, stage: _Stage) -> str:
@@ -203,7 +237,7 @@ def _shell(it: Shell, stage: _Stage) -> str:
 
 
 def _cmd(it: Command, stage: _Stage) -> str:
-    said = it.shell if it.shell is not None else " ".join(it.exec)
+    said = it.shell if it.shell is not None else shlex.join(it.exec)
     through = f", through {' '.join(stage.shell)}" if it.shell is not None else ""
     if stage.entrypoint:
         return f"If `docker run` says nothing more, `{stage.entrypoint}` gets the words `{said}`."
@@ -211,7 +245,7 @@ def _cmd(it: Command, stage: _Stage) -> str:
 
 
 def _entrypoint(it: Command, stage: _Stage) -> str:
-    stage.entrypoint = it.shell if it.shell is not None else " ".join(it.exec)
+    stage.entrypoint = it.shell if it.shell is not None else shlex.join(it.exec)
     if it.shell is not None:
         return (
             f"Every container runs `{it.shell}`, through {' '.join(stage.shell)}: words after the image's"
@@ -223,7 +257,7 @@ def _entrypoint(it: Command, stage: _Stage) -> str:
 def _healthcheck(it: Healthcheck, stage: _Stage) -> str:
     if it.test == ("NONE",):
         return "Takes away the health check of the image it begins with."
-    command = it.shell if it.shell is not None else " ".join((it.test or ())[1:])
+    command = it.shell if it.shell is not None else shlex.join((it.test or ())[1:])
     options = dict(it.options)
     every = options.get("Interval", 30 * 10**9) / 10**9
     return f"Every {every:g} s `{command}` runs in the container; ending with 0 is healthy."
@@ -249,6 +283,12 @@ _WORDS: Mapping[str, Callable[[Any, _Stage], str]] = {
     "ENTRYPOINT": _entrypoint,
     "HEALTHCHECK": _healthcheck,
 }
+
+
+def _short(command: str) -> str:
+    """On one line, and not all of a long one: it stands beside."""
+    line = " ".join(command.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST].rstrip()}…"
 
 
 def _and(words: list[str]) -> str:

@@ -1,5 +1,8 @@
 """What a Dockerfile does, in words; and what of it could be better."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from dockmagic_runtime.build.explain import explain
 from dockmagic_runtime.build.parser import DockerfileError
@@ -22,7 +25,7 @@ def does(dockerfile: str) -> dict[str, str]:
     return {step["instruction"]: step["does"] for step in explain(dockerfile)["steps"]}
 
 
-def rules(dockerfile: str, **options: bool | None) -> dict[str, int]:
+def rules(dockerfile: str, **options: Any) -> dict[str, int]:
     return {finding["rule"]: finding["line"] for finding in explain(dockerfile, **options)["findings"]}
 
 
@@ -124,6 +127,121 @@ def test_each_rule(rule: str, bad: str, good: str) -> None:
     assert finding["reason"] and finding["fix"]
     assert rule not in rules(f"# check=skip={rule.lower()},Other;error=true\n{bad}")
     assert rules(f"# check=skip=all\n{bad}") == {}
+
+
+GONE = "FROM a:1 AS b\nRUN x\nRUN y\nRUN apt-get install -y x\nFROM a:1\nCOPY --from=b /x /x\nUSER me"
+
+
+@pytest.mark.parametrize(
+    ("rule", "bad", "good"),
+    [
+        ("PinnedBaseImage", "ARG V=latest\nFROM node:$V", "ARG V=18\nFROM node:$V"),
+        ("PinnedBaseImage", "FROM reg:5000/node", "ARG V\nFROM node:$V"),
+        ("PinnedBaseImage", "FROM a:1\nCOPY --from=nginx /x /x", "FROM a:1\nCOPY --from=nginx:1 /x /x"),
+        ("PinnedBaseImage", "FROM b", "FROM a:1 AS b\nFROM b\nCOPY --from=b /x /x\nCOPY --from=0 /y /y"),
+        ("PinnedBaseImage", "FROM a:latest", "FROM a@sha256:1234"),
+        # What is left behind in a stage is in no image.
+        ("ConsecutiveRuns", GONE.replace("FROM a:1\n", "FROM b\n"), GONE),
+        ("ConsecutiveRuns", "FROM a:1\nRUN x\nRUN y", "FROM a:1\nRUN x\nRUN --network=none y"),
+        ("AptListsKept", GONE.replace("FROM a:1\n", "FROM b\n"), GONE),
+        (
+            "AptListsKept",
+            "FROM a:1\nRUN <<EOF\napt-get install -y x\nEOF",
+            "FROM a:1\nRUN --mount=type=cache,target=/var/lib/apt apt-get install -y x",
+        ),
+        ("AptUpdateAlone", "FROM a:1\nRUN apt update", "FROM a:1\nRUN apt-get update && apt-get -y upgrade"),
+        ("AptAsks", "FROM a:1\nRUN apt-get -q install x", "FROM a:1\nRUN apt-get -qq install x"),
+        ("AptAsks", "FROM a:1\nRUN apt install --no-x x", "FROM a:1\nRUN apt-get install -yqq --no-x x"),
+        (
+            "CopyBeforeWorkdir",
+            "FROM a:1 AS b\nFROM b\nCOPY x .",
+            "FROM a:1 AS b\nWORKDIR /w\nFROM b\nCOPY x .",
+        ),
+        (
+            "CopyBeforeInstall",
+            "FROM a:1\nWORKDIR /a\nCOPY . .\nRUN yarn && yarn build",
+            "FROM a:1\nWORKDIR /a\nCOPY p ./\nRUN yarn\nCOPY . .\nRUN yarn build",
+        ),
+        (
+            "CopyBeforeInstall",
+            "FROM a:1\nWORKDIR /a\nCOPY . .\nRUN pip install -r requirements.txt",
+            "FROM a:1\nWORKDIR /a\nCOPY . .\nRUN pip install --no-deps .",
+        ),
+        ("AddWhereCopyDoes", "FROM a:1\nADD archive.txt /x", "FROM a:1\nADD https://a/b /x"),
+        ("JSONArgsRecommended", "FROM a:1\nENTRYPOINT top", "FROM a:1\nENTRYPOINT exec top"),
+        ("JSONArgsRecommended", "FROM a:1\nCMD a", 'FROM a:1\nSHELL ["/bin/bash", "-c"]\nCMD a'),
+        ("RunsAsRoot", "FROM a:1 AS b\nFROM b", "FROM a:1 AS b\nUSER me\nFROM b"),
+        ("RunsAsRoot", "FROM a:1\nUSER 0:0", "FROM a:1\nUSER 1000:0"),
+        ("RunsAsRoot", "FROM gcr.io/distroless/base:1", "FROM gcr.io/distroless/base:nonroot"),
+        ("RunsAsRoot", 'FROM nginx:1\nCMD ["x"]', "FROM docker.io/library/nginx:1"),
+        ("RunsAsRoot", 'FROM a:1\nENTRYPOINT ["x"]', 'FROM a:1\nENTRYPOINT ["gosu", "me", "x"]'),
+        ("SecretsUsedInArgOrEnv", "ARG TOKEN\nFROM a:1", "ARG TOKEN_URL\nFROM a:1"),
+        (
+            "SecretsUsedInArgOrEnv",
+            "FROM a:1\nENV X=1 PASSWORD=y",
+            "FROM a:1\nENV PASSWORD_FILE=/run/secrets/x",
+        ),
+        (
+            "NoHealthcheck",
+            'FROM a:1 AS b\nEXPOSE 80\nFROM b\nCMD ["x"]',
+            'FROM a:1 AS b\nHEALTHCHECK CMD true\nEXPOSE 80\nFROM b\nCMD ["x"]',
+        ),
+        ("NoHealthcheck", 'FROM a:1\nEXPOSE 80\nCMD ["x"]', 'FROM scratch\nEXPOSE 80\nCMD ["/x"]'),
+        ("LegacyKeyValueFormat", "FROM a:1\nLABEL a b", 'FROM a:1\nLABEL "a b"=c'),
+    ],
+)
+def test_where_a_rule_ends(rule: str, bad: str, good: str) -> None:
+    assert rule in rules(bad)
+    assert rule not in rules(good)
+
+
+def test_the_target_is_the_image() -> None:
+    text = "FROM a:1 AS one\nUSER me\nFROM a:1 AS two\n"
+    assert "RunsAsRoot" in rules(text)
+    for target in ("one", "ONE", "0"):
+        assert "RunsAsRoot" not in rules(text, target=target)
+
+
+@pytest.mark.parametrize(
+    ("line", "better"),
+    [
+        ("CMD node server.js", 'write CMD ["node", "server.js"]'),
+        ('CMD nginx -g "daemon off;"', 'write CMD ["nginx", "-g", "daemon off;"]'),
+        (
+            "CMD python app.py $PORT",
+            "write CMD exec python app.py $PORT: then the program takes the shell's place",
+        ),
+        ("ENTRYPOINT a && b", "put it in a script that ends with exec, and write ENTRYPOINT with its path"),
+        ("CMD A=1 b", "put it in a script that ends with exec, and write CMD with its path"),
+    ],
+)
+def test_the_better_form_means_the_same(line: str, better: str) -> None:
+    findings = explain(f"FROM a:1\n{line}\n")["findings"]
+    (fix,) = [each["fix"] for each in findings if each["rule"] == "JSONArgsRecommended"]
+    assert fix.startswith(better)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent / "well_written").iterdir()), ids=lambda path: path.name
+)
+def test_a_well_written_dockerfile_is_left_alone(path: Path) -> None:
+    assert explain(path.read_text(), ignores=True)["findings"] == []
+
+
+def test_what_a_stage_has_from_another() -> None:
+    told = does(
+        'ARG V=1\nFROM a:$V AS base\nCOPY x y/\nWORKDIR /app\nUSER me\nENTRYPOINT ["e", "a b"]\n'
+        'FROM base\nRUN x\nCOPY p ./\nCMD ["c"]\nFROM scratch\nCOPY q .\n'
+    )
+    assert told["FROM a:$V AS base"] == (
+        "Begins a stage, called base, with the files and settings of the image a:$V"
+        " (a:1, if the build says nothing else)."
+    )
+    assert "to y in the base image's directory" in told["COPY x y/"]
+    assert "runs `x` with /bin/sh -c as me in /app;" in told["RUN x"]
+    assert "to /app/," in told["COPY p ./"]
+    assert told['CMD ["c"]'] == "If `docker run` says nothing more, `e 'a b'` gets the words `c`."
+    assert "to /," in told["COPY q ."]
 
 
 def test_nonsense_is_an_error_with_its_place() -> None:
