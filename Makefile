@@ -14,7 +14,7 @@ help:
 	@echo "make lab    open it in JupyterLab"
 	@echo "make record run it and save its outputs in it, for readers who do not run it"
 	@echo "make test   linters, type checker, all tests, and a look for anything left behind"
-	@echo "make bench  our engine beside Docker's, as ratios"
+	@echo "make bench  our engine beside Docker's, its BuildKit and buildah, as ratios"
 	@echo "make lint   only the linters and the type checker"
 	@echo "make clean  remove what these made in this folder"
 

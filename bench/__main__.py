@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import buildah, containers, images, networks, reading
+from bench import buildah, buildkit, containers, images, networks, reading
 from bench.engines import Engine, both, connect, pull
 from bench.table import Row, table
 from tests.images.registry import Registry
@@ -20,6 +20,7 @@ SECTIONS: dict[str, Callable[[tuple[Engine, Engine], str, int], list[Row]]] = {
     "networks": networks.rows,
     "images": images.rows,
     "buildah": buildah.rows,
+    "buildkit": buildkit.rows,
 }
 _STARTS = "starts"
 
