@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.cases import Case, cases
 from bench.engines import Engine, own_disk
-from bench.images import NAME, build, packed
+from bench.images import NAME, build, forget, packed
 from bench.table import Row, interleaved
 from tests.images.registry import Registry
 
@@ -29,7 +29,7 @@ def rows(engines: tuple[Engine, Engine], image: str, times: int) -> list[Row]:
             for case in cases(disk / "context"):
                 ours, theirs = interleaved(engines, few, _timed(buildah, case, image))
                 found.append(Row(f"{case.what}, Docker's column: buildah", ours, theirs, "ms"))
-    engines[0].api.remove_image(NAME, force=True)
+                forget(engines)
     return found
 
 

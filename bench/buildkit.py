@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.cases import Case, cases
 from bench.engines import Engine
-from bench.images import NAME
+from bench.images import NAME, forget
 from bench.table import Row, interleaved
 
 _COMMAND = Path("/usr/bin/docker")
@@ -35,9 +35,7 @@ def rows(engines: tuple[Engine, Engine], image: str, times: int) -> list[Row]:
             for which, new in contexts.items():
                 ours, theirs = interleaved(engines, few, _timed(case, new=new))
                 found.append(Row(f"{case.what}{which}, Docker's column: BuildKit", ours, theirs, "ms"))
-    for engine in engines:
-        engine.api.remove_image(NAME, force=True)
-        engine.api.prune_builds(all=True)
+            forget(engines)
     return found
 
 

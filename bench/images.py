@@ -34,7 +34,7 @@ def _steps(engines: tuple[Engine, Engine], image: str, times: int) -> list[Row]:
             engines, times, lambda engine: build(engine, context, nocache=True)
         )
         cached, dockers_cached = interleaved(engines, times * 2, lambda engine: build(engine, context))
-    _forget(engines)
+    forget(engines)
     return [
         Row("build of 6 RUN steps, no cache", fresh, dockers_fresh, "ms", 1 / 12, "1/12"),
         Row("the same from the cache", cached, dockers_cached, "ms", 0.5, "<= 0.5"),
@@ -53,7 +53,7 @@ def _copies(engines: tuple[Engine, Engine], image: str, times: int) -> list[Row]
         with packed({"Dockerfile": dockerfile, **files}) as context:
             ours, dockers = interleaved(engines, times, lambda engine: build(engine, context, nocache=True))
         found.append(Row(what, ours, dockers, "ms", limit, told))
-        _forget(engines)
+        forget(engines)
     return found
 
 
@@ -75,7 +75,7 @@ def _transfers(engines: tuple[Engine, Engine], times: int) -> list[Row]:
                 name = f"{registry}/{NAME}"
                 build(engines[1], context, tag=name)
                 _checked(engines[1].api.push(name, stream=True, decode=True))
-                _forget(engines, name)
+                forget(engines, name)
                 ours, dockers = interleaved(engines, times, lambda engine: _pull(engine, name))  # noqa: B023
             found.append(Row(what, ours, dockers, "ms", limit, told))
     return found
@@ -88,6 +88,15 @@ def build(engine: Engine, context: IO[bytes], *, nocache: bool = False, tag: str
         engine.api.build(fileobj=context, custom_context=True, nocache=nocache, tag=tag, rm=True, decode=True)
     )
     return time.perf_counter() - began
+
+
+def forget(engines: tuple[Engine, Engine], name: str = NAME) -> None:
+    """Remove what was built, and what a build keeps."""
+    for engine in engines:
+        for image in engine.api.images(name):
+            engine.api.remove_image(image["Id"], force=True)
+        engine.api.prune_images()
+        engine.api.prune_builds(all=True)
 
 
 def _push(engine: Engine, context: IO[bytes]) -> float:
@@ -114,14 +123,6 @@ def _checked(messages: Iterator[dict[str, str]]) -> None:
     for message in messages:
         if "error" in message:
             raise AssertionError(message["error"])
-
-
-def _forget(engines: tuple[Engine, Engine], name: str = NAME) -> None:
-    for engine in engines:
-        for image in engine.api.images(name):
-            engine.api.remove_image(image["Id"], force=True)
-        engine.api.prune_images()
-        engine.api.prune_builds()
 
 
 @contextmanager
