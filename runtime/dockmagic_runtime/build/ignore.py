@@ -93,7 +93,9 @@ def component(pattern: str) -> str:
                 f"[{'^' if negated else ''}{re.escape(inside.removeprefix('^')).replace(chr(92) + '-', '-')}]"
             )
             position = end + 1
-        elif char == "\\" and position < len(pattern):
+        elif char == "\\":
+            if position == len(pattern):
+                raise InvalidParameter(f"syntax error in pattern: {pattern}")
             out += re.escape(pattern[position])
             position += 1
         else:

@@ -15,8 +15,20 @@ from dockmagic_runtime.build.parser import Node
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
-_UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+# Go's time.ParseDuration.
+_AMOUNT = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+_DURATION = re.compile(rf"\+?(?:0|(?:{_AMOUNT})+)")
+_UNITS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_SHORTEST = 10**6
 
 
 @dataclass(frozen=True)
@@ -187,21 +199,23 @@ def _command(node: Node) -> Command:
     if security not in ("sandbox", "insecure"):
         raise node.error(f'security mode "{security}" is not valid', security)
     argv = _json_list(node.text)
-    shell = None if argv is not None else node.text or None
+    if argv == () and node.name == "RUN":
+        raise node.error("RUN requires at least one argument", node.text)
+    shell = None if argv is not None else node.text
     return Command(node, shell, argv or (), mounts, network, security == "insecure")
 
 
 def _json_list(text: str) -> tuple[str, ...] | None:
-    """The exec form; what is no JSON list of strings is the shell form, brackets or not."""
+    """The exec form; what is no JSON list is the shell form, brackets or not. Raises InvalidParameter."""
     if not text.startswith("["):
         return None
     try:
         parsed = json.loads(text)
     except ValueError:
         return None
-    return (
-        tuple(parsed) if isinstance(parsed, list) and all(isinstance(item, str) for item in parsed) else None
-    )
+    if not all(isinstance(item, str) for item in parsed):
+        raise InvalidParameter("when using JSON array syntax, arrays must be comprised of strings only")
+    return tuple(parsed)
 
 
 def _copy(node: Node) -> Copy:
@@ -240,6 +254,8 @@ def _words(node: Node) -> Words:
     Flags(node)
     listed = _json_list(node.text) if node.name == "VOLUME" else None
     found = listed if listed is not None else tuple(words.tokens(node.text, node.escape))
+    if not found:
+        raise node.error(f"{node.name} requires at least one argument")
     if not all(found):
         raise node.error(f"{node.name} specified can not be an empty string")
     return Words(node, found)
@@ -270,31 +286,39 @@ def _shell(node: Node) -> Shell:
 
 def _healthcheck(node: Node) -> Healthcheck:
     flags = Flags(node, "interval", "timeout", "start-period", "start-interval", "retries")
-    kind, _, rest = node.text.partition(" ")
+    kind, *command = node.text.split(None, 1)
+    rest = "".join(command)
     if kind.upper() == "NONE":
+        if rest:
+            raise node.error("HEALTHCHECK NONE takes no arguments", rest)
         return Healthcheck(node, ("NONE",), None, ())
     if kind.upper() != "CMD":
         raise node.error(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)', kind)
-    if not rest.strip():
+    if not rest:
         raise node.error("Missing command after HEALTHCHECK CMD")
     options: list[tuple[str, int]] = []
     for name, value in flags.given.items():
         if name == "retries":
-            if not value.isdigit():
-                raise node.error(f"--retries must be at least 0 (not {value})")
+            if not re.fullmatch(r"\+?\d+", value):
+                raise node.error(f"--retries must be a number and not negative (not {value})", "--retries")
             options.append(("Retries", int(value)))
         else:
             key = "".join(part.capitalize() for part in name.split("-"))
-            options.append((key, _duration(node, value)))
-    argv = _json_list(rest.strip())
-    return Healthcheck(node, ("CMD", *argv) if argv else None, None if argv else rest.strip(), tuple(options))
+            options.append((key, _interval(node, name, value)))
+    argv = _json_list(rest)
+    if argv == ():
+        raise node.error("Missing command after HEALTHCHECK CMD", rest)
+    return Healthcheck(node, ("CMD", *argv) if argv else None, None if argv else rest, tuple(options))
 
 
-def _duration(node: Node, text: str) -> int:
+def _interval(node: Node, name: str, text: str) -> int:
+    """In nanoseconds; 0 stands for the engine's own."""
     if not _DURATION.fullmatch(text):
-        raise node.error(f'time: invalid duration "{text}"', text)
-    pieces = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
-    return int(sum(float(number) * _UNITS[unit] for number, unit in pieces))
+        raise node.error(f'time: invalid duration "{text}"', f"--{name}")
+    found = int(sum(float(number) * _UNITS[unit] for number, unit in re.findall(_AMOUNT, text)))
+    if 0 < found < _SHORTEST:
+        raise node.error(f'Interval "{name}" cannot be less than 1ms', f"--{name}")
+    return found
 
 
 _MAKERS: dict[str, Callable[[Node], Instruction]] = {

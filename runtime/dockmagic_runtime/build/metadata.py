@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dockmagic_runtime.build import words
@@ -65,6 +66,8 @@ def expand(instruction: Instruction, text: str, state: State) -> str:
 def _pairs(instruction: Pairs, state: State) -> tuple[State, str]:
     # All values of one instruction see the environment from before it.
     pairs = [(expand(instruction, k, state), expand(instruction, v, state)) for k, v in instruction.pairs]
+    if not all(key for key, _ in pairs):
+        raise instruction.node.error(f"{instruction.node.name} names can not be blank")
     told = f"{instruction.node.name} {' '.join(f'{key}={value}' for key, value in pairs)}"
     if instruction.node.name == "LABEL":
         return state.with_config(Labels={**(state.config.get("Labels") or {}), **dict(pairs)}), told
@@ -87,9 +90,10 @@ def _command(instruction: Command, state: State) -> tuple[State, str]:
         argv = list(instruction.exec) or None
     told = f"{name} {_show(argv or ())}"
     if name == "CMD":
-        return state.with_config(Cmd=argv), told
-    # A CMD of the base image was meant for its own entrypoint.
-    return state.with_config(Entrypoint=argv, Cmd=None), told
+        return replace(state.with_config(Cmd=argv), has_command=True), told
+    # A CMD from before this stage was meant for the entrypoint there.
+    command = state.config.get("Cmd") if state.has_command else None
+    return state.with_config(Entrypoint=argv, Cmd=command), told
 
 
 def _words(instruction: Words, state: State) -> tuple[State, str]:
@@ -102,7 +106,8 @@ def _words(instruction: Words, state: State) -> tuple[State, str]:
     found = [word for text in found for word in text.split()]
     ports: dict[str, Any] = dict(state.config.get("ExposedPorts") or {})
     for word in found:
-        match = _PORT.fullmatch(word)
+        # A port of the machine says nothing here: BuildKit passes over it.
+        match = _PORT.fullmatch(word.rpartition(":")[2])
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not match or not 0 < first <= last < 65536:
             raise instruction.node.error(f"invalid containerPort: {word}", word)
@@ -118,14 +123,16 @@ def _text(instruction: Text, state: State) -> tuple[State, str]:
         return state.with_config(OnBuild=triggers), f"ONBUILD {instruction.text}"
     if name == "MAINTAINER":
         author = {"author": instruction.text}
-        return State({**state.document, **author}, state.arguments), f"MAINTAINER {instruction.text}"
+        return replace(state, document={**state.document, **author}), f"MAINTAINER {instruction.text}"
+    # Expanded it may be empty: then the user is root and the directory the same as before.
     text = expand(instruction, instruction.text, state)
-    if not text:
-        raise instruction.node.error(f"{name} requires exactly one argument")
     if name == "USER":
         return state.with_config(User=text), f"USER {text}"
     if name == "STOPSIGNAL":
-        parse_signal(text)
+        try:
+            parse_signal(text)
+        except InvalidParameter as error:
+            raise instruction.node.error(str(error), instruction.text) from None
         return state.with_config(StopSignal=text), f"STOPSIGNAL {text}"
     path = absolute(text, state).rstrip("/") or "/"
     return state.with_config(WorkingDir=path), f"WORKDIR {path}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dockmagic_runtime.build import words
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, From, Instruction
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.oci.image import Platform
 
 SCRATCH = "scratch"
 
@@ -98,6 +99,10 @@ def _stage(
         platform = _expand(start, start.platform, arguments)
         if not platform:
             raise start.node.error(f"empty platform value from expression {start.platform}", start.platform)
+        try:
+            Platform.parse(platform)
+        except InvalidParameter as error:
+            raise start.node.error(str(error), start.platform) from None
     names = tuple(stage.name for stage in earlier)
     base = find(image, names, by_number=False)
     needs = {base} if isinstance(base, int) else set()
@@ -141,7 +146,7 @@ def find(name: str, earlier: Sequence[str | None], *, by_number: bool) -> int | 
 def _target(stages: list[Stage], target: str | None) -> int:
     if not target:
         return len(stages) - 1
-    for stage in stages:
+    for stage in reversed(stages):
         if stage.name == target.lower():
             return stage.index
     if target.isdigit() and int(target) < len(stages):

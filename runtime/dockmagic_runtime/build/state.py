@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,13 +23,15 @@ class State:
 
     document: Json
     arguments: Mapping[str, str] = field(default_factory=dict)
+    has_command: bool = False
+    """Whether there was a CMD in this stage."""
 
     @classmethod
     def scratch(cls, platform: Platform) -> "State":
         document: Json = {
             "architecture": platform.architecture,
             "os": platform.os,
-            "config": {"Env": [PATH]},
+            "config": {"Env": [PATH], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": []},
             "history": [],
         }
@@ -75,12 +77,12 @@ class State:
 
     def with_arguments(self, arguments: Mapping[str, str | None]) -> "State":
         given = {name: value for name, value in arguments.items() if value is not None}
-        return State(self.document, {**self.arguments, **given})
+        return replace(self, arguments={**self.arguments, **given})
 
     def with_config(self, **changes: Any) -> "State":
         """A None takes the field away."""
         config = {key: value for key, value in {**self.config, **changes}.items() if value is not None}
-        return State({**self.document, "config": config}, self.arguments)
+        return replace(self, document={**self.document, "config": config})
 
     def after(self, created_by: str, created: str, diff_id: str | None) -> "State":
         """With one more entry of history, and its layer if there is one."""
@@ -91,4 +93,4 @@ class State:
         else:
             rootfs = {**rootfs, "diff_ids": [*rootfs["diff_ids"], diff_id]}
         changed = {"created": created, "rootfs": rootfs, "history": [*self.document["history"], entry]}
-        return State({**self.document, **changed}, self.arguments)
+        return replace(self, document={**self.document, **changed})

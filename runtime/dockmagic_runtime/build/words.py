@@ -145,7 +145,8 @@ class _Reader:
         if kind == "+":
             return other if is_set else ""
         if kind == "?" and not is_set and not self.measuring:
-            raise InvalidParameter(f"{name}: {other or 'is not allowed to be unset'}")
+            state = "unset" if value is None else "empty"
+            raise InvalidParameter(f"{name}: {other or f'is not allowed to be {state}'}")
         return (value or "") if is_set else other
 
     def _trimmed(self, value: str, side: str) -> str:

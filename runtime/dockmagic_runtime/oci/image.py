@@ -16,6 +16,21 @@ from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import Descriptor
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+# What is known when it stands alone; in a pair anything goes.
+_SYSTEMS = ("linux", "windows", "darwin", "freebsd")
+_KNOWN = (
+    "386",
+    "amd64",
+    "arm",
+    "arm64",
+    "loong64",
+    "mips64le",
+    "ppc64le",
+    "riscv64",
+    "s390x",
+    "x86_64",
+    "aarch64",
+)
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
 
 
@@ -35,12 +50,14 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> "Platform":
-        """`linux/amd64`, `linux/arm64/v8`, or an architecture alone. Raises InvalidParameter."""
+        """`linux/amd64`, `linux/arm64/v8`, or one of the two alone. Raises InvalidParameter."""
         parts = text.lower().split("/")
         if not 1 <= len(parts) <= 3 or not all(parts):
             raise InvalidParameter(f'"{text}" is an invalid OS component or architecture of a platform')
         if len(parts) == 1:
-            parts = ["linux", parts[0]]
+            if parts[0] not in (*_SYSTEMS, *_KNOWN):
+                raise InvalidParameter(f'"{text}": unknown operating system or architecture')
+            parts = [parts[0], cls.host().architecture] if parts[0] in _SYSTEMS else ["linux", parts[0]]
         architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(parts[1], parts[1])
         return cls(parts[0], architecture, parts[2] if len(parts) == 3 else "")
 

@@ -54,7 +54,7 @@ USER me
 WORKDIR /srv
 WORKDIR app/
 STOPSIGNAL SIGINT
-CMD echo hi
+CMD ["echo hi"]
 ENTRYPOINT ["/bin/sh", "-c"]
 HEALTHCHECK --interval=5s --retries=3 CMD true
 """,
@@ -67,7 +67,7 @@ HEALTHCHECK --interval=5s --retries=3 CMD true
     assert sorted(settings["ExposedPorts"]) == ["53/udp", "80/tcp", "8000/tcp", "8001/tcp"]
     assert settings["Volumes"] == {"/data": {}, "/more": {}}
     assert (settings["User"], settings["WorkingDir"], settings["StopSignal"]) == ("me", "/srv/app", "SIGINT")
-    assert settings["Entrypoint"] == ["/bin/sh", "-c"] and "Cmd" not in settings
+    assert settings["Entrypoint"] == ["/bin/sh", "-c"] and settings["Cmd"] == ["echo hi"]
     assert settings["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 5 * 10**9, "Retries": 3}
     assert bench.sh(image, "stat -c '%U %a' /srv/app") == "root 755\n"
     history = image.config["history"]
@@ -329,6 +329,37 @@ async def test_onbuild(bench: Bench) -> None:
         ("FROM base\nCOPY ../x /\n", InvalidParameter, "forbidden path outside the build context: ../x"),
         ("FROM base\nUSER nobody-here\nRUN true\n", InvalidParameter, "unable to find user nobody-here"),
         ("FROM base:nope@\n", InvalidParameter, "invalid reference format"),
+        ("FROM --platform=foo base\n", DockerfileError, 'column 17: "foo": unknown operating system or arch'),
+        ("FROM base\nRUN []\n", DockerfileError, "line 2, column 5: RUN requires at least one argument"),
+        ("FROM base\nENV $X=b\n", DockerfileError, "ENV names can not be blank"),
+        ('FROM base\nCMD ["a", 1]\n', DockerfileError, "arrays must be comprised of strings only"),
+        ("FROM base\nVOLUME []\n", DockerfileError, "VOLUME requires at least one argument"),
+        ("FROM base\nSTOPSIGNAL NOPE\n", DockerfileError, "line 2, column 12: Invalid signal: NOPE"),
+        ("FROM base\nHEALTHCHECK NONE x\n", DockerfileError, "column 18: HEALTHCHECK NONE takes no arg"),
+        ("FROM base\nHEALTHCHECK CMD []\n", DockerfileError, "Missing command after HEALTHCHECK CMD"),
+        ("FROM base\nHEALTHCHECK --interval=1us CMD a\n", DockerfileError, "cannot be less than 1ms"),
+        (
+            "FROM base\nHEALTHCHECK --interval=5 CMD a\n",
+            DockerfileError,
+            'column 13: time: invalid duration "5"',
+        ),
+        ("FROM base\nHEALTHCHECK --retries=-1 CMD a\n", DockerfileError, "column 13: --retries must be"),
+        ("FROM base\nHEALTHCHECK FOO\n", DockerfileError, 'Unknown type "FOO" in HEALTHCHECK (try CMD)'),
+        ("FROM base\nEXPOSE 80/foo 9-7\n", DockerfileError, "column 8: invalid containerPort: 80/foo"),
+        ("FROM base\nONBUILD onbuild RUN a\n", DockerfileError, "Chaining ONBUILD via `ONBUILD ONBUILD`"),
+        ("FROM base\nONBUILD FROM x\n", DockerfileError, "column 9: FROM isn't allowed as an ONBUILD tr"),
+        ("FROM base\nSHELL /bin/sh\n", DockerfileError, "SHELL requires the arguments to be in JSON form"),
+        ("FROM base AS 1b\n", DockerfileError, 'column 14: invalid name for build stage: "1b"'),
+        ("FROM base AS\n", DockerfileError, "FROM requires either one or three arguments"),
+        ("FROM $X\n", DockerfileError, "line 1, column 6: base name ($X) should not be blank"),
+        ("FROM base\nCOPY --from=1 /x /y\n", DockerfileError, "column 13: invalid from flag value 1"),
+        (
+            "FROM base\nCOPY --chmod=9 Dockerfile /\n",
+            DockerfileError,
+            "column 14: invalid chmod parameter: '9'",
+        ),
+        ("FROM base\nENV A=1 \\\n  B\n", DockerfileError, "line 3, column 3: Syntax error - can't find = in"),
+        ("FROM base\nRUN <<E\nx\n", DockerfileError, "unterminated heredoc"),
     ],
 )
 async def test_bad_dockerfiles(bench: Bench, dockerfile: str, error: type[Exception], sentence: str) -> None:

@@ -78,6 +78,13 @@ def test_what_cannot_be_expanded(text: str) -> None:
         ("d\n!d/x", "d/x", False),
         ("d\n!d/x\nd/x", "d/x", True),
         ("a/**/z", "a/z", True),
+        ("a/**/z", "az", False),
+        ("*\n!d", "d/x", False),
+        ("**\n!d/x", "d/x", False),
+        ("a\\[b\\]", "a[b]", True),
+        ("\\#x", "#x", True),
+        ("../x", "x", False),
+        ("x/", "x", True),
         ("a/**/z", "a/b/c/z", True),
         ("?.t[xy]t", "a.tyt", True),
         ("?.t[^xy]t", "a.tyt", False),
@@ -86,6 +93,12 @@ def test_what_cannot_be_expanded(text: str) -> None:
 )
 def test_dockerignore(patterns: str, path: str, excluded: bool) -> None:
     assert Ignore.parse(patterns).excludes(path) is excluded
+
+
+@pytest.mark.parametrize("pattern", ["!", "[a", "a[", "\\"])
+def test_what_is_no_pattern(pattern: str) -> None:
+    with pytest.raises(InvalidParameter, match="pattern"):
+        Ignore.parse(pattern)
 
 
 def test_the_plan_leaves_out_what_the_target_does_not_need() -> None:
