@@ -10,8 +10,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from dockmagic_runtime.build import cache, copying, copystep, metadata
 from dockmagic_runtime.build.cache import BuildCache, Record
 from dockmagic_runtime.build.cachesources import CacheSources
-from dockmagic_runtime.build.context import checksum, tree
+from dockmagic_runtime.build.context import Source, checksum, tree
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction, Text
 from dockmagic_runtime.build.parser import Heredoc
 from dockmagic_runtime.build.platforms import PROXIES
@@ -30,9 +30,10 @@ from dockmagic_runtime.build.run import Command as RunCommand
 from dockmagic_runtime.build.run import Runner
 from dockmagic_runtime.build.runmounts import RunMounts, Sources, allowed
 from dockmagic_runtime.build.state import State
-from dockmagic_runtime.build.threads import in_thread
+from dockmagic_runtime.build.threads import beside, in_thread
 from dockmagic_runtime.containers.accounts import read_account_files
 from dockmagic_runtime.errors import EngineError, InvalidParameter
+from dockmagic_runtime.kernel.syncfs import syncfs
 from dockmagic_runtime.oci.image import timestamp
 from dockmagic_runtime.process.messages import StartFailed
 from dockmagic_runtime.storage.layers import Layer
@@ -92,6 +93,8 @@ class Stage:
         self.state = state
         self._around = around
         self._progress = progress
+        self._is_new = around.no_cache
+        """Whether all further steps will be done: the cache is not asked, or has none that is so far."""
 
     async def step(self, instruction: Instruction) -> None:
         """Do one instruction. Raises DockerfileError, StepFailed and what the kernel refuses."""
@@ -156,12 +159,7 @@ class Stage:
             )
             if len(sources) > 1 and not target.endswith("/"):
                 raise _needs_directory(instruction)
-            digest = await in_thread(checksum, sources, how)
-            kind = "multi" if len(sources) > 1 else "dir" if sources[0].is_directory else "file"
-            options = "".join(f"--{key}={value} " for key, value in instruction.node.flags if key in _TOLD)
-            told = f"/bin/sh -c #(nop) {instruction.node.name} {options}{kind}:{digest} in {target} "
             unpack = instruction.unpack and not elsewhere
-            depends = (chown, str(how.mode), str(unpack), str(instruction.link))
 
             async def write(step: str) -> Layer | None:
                 def work(root: int, upper: int | None) -> None:
@@ -183,7 +181,14 @@ class Stage:
 
                 return await self._write(step, work, alone=instruction.link, copied=True)
 
-            await self._cached(self.state, told, depends, write)
+            # What is to be a layer in any case need not wait for its sum to be written out.
+            certain = instruction.stage is None and self._is_new
+            writing_out = beside(syncfs, self._around.steps.parent) if certain else nullcontext()
+            async with writing_out:
+                digest = await in_thread(checksum, sources, how)
+                told = _copy_told(instruction, sources, digest, target)
+                depends = (chown, str(how.mode), str(unpack), str(instruction.link))
+                await self._cached(self.state, told, depends, write)
 
     def _expanded(self, instruction: Instruction, text: str) -> str:
         return metadata.expand(instruction, text, self.state)
@@ -285,6 +290,7 @@ class Stage:
                 self._around.reused.add(layer.diff_id)
             self._progress.cached(self.state.short_id, layer.size if layer else 0)
             return record
+        self._is_new = True
         started = time.monotonic()
         step = secrets.token_hex(32)
         try:
@@ -357,6 +363,13 @@ def _needs_directory(instruction: Copy) -> InvalidParameter:
         f"When using {instruction.node.name} with more than one source file, the destination must be a"
         " directory and end with a /"
     )
+
+
+def _copy_told(instruction: Copy, sources: Sequence[Source], digest: str, target: str) -> str:
+    """As the classic builder tells it in an image's history."""
+    kind = "multi" if len(sources) > 1 else "dir" if sources[0].is_directory else "file"
+    options = "".join(f"--{key}={value} " for key, value in instruction.node.flags if key in _TOLD)
+    return f"/bin/sh -c #(nop) {instruction.node.name} {options}{kind}:{digest} in {target} "
 
 
 def _script(instruction: Command) -> tuple[str | None, Heredoc | None]:

@@ -7,7 +7,6 @@
 A layer comes into being by one rename(2), after its bytes are on disk, and goes by one.
 """
 
-import ctypes
 import hashlib
 import io
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
+from dockmagic_runtime.kernel.syncfs import syncfs
 from dockmagic_runtime.oci.descriptor import digest_hex
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.content import sync_directory
@@ -36,8 +36,6 @@ __all__ = ["Layer", "LayerStore", "decompress"]
 _CHUNK = 1 << 20
 _AHEAD = 8
 """Chunks of a stream that are read and hashed before they are unpacked."""
-
-_syncfs = ctypes.CDLL(None, use_errno=True).syncfs
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class LayerStore:
             def take(data: bytes) -> None:
                 if not writing and len(data) > _CHUNK // 2:
                     # Much is to come: what is written out meanwhile, the sync at the end finds done.
-                    writing.append(beside.submit(_sync_file_system, upper))
+                    writing.append(beside.submit(syncfs, upper))
                 diff_hash.update(data)
 
             packer = _pack(upper, take, written)
@@ -197,7 +195,7 @@ class LayerStore:
     def _publish(self, temporary: Path, diff_id: str, size: int) -> Layer:
         """Give a finished layer its name. If another thread was faster, its layer stays and this one goes."""
         (temporary / "size").write_text(str(size))
-        _sync_file_system(temporary)
+        syncfs(temporary)
         target = self.root / digest_hex(diff_id)
         try:
             temporary.rename(target)
@@ -282,17 +280,6 @@ class _Sink(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._take(data)
         return len(data)
-
-
-def _sync_file_system(path: Path) -> None:
-    """syncfs(2): one call instead of an fsync for each of a layer's files."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if _syncfs(fd) == -1:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
-    finally:
-        os.close(fd)
 
 
 def _discard(path: Path) -> None:
