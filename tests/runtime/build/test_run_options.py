@@ -281,23 +281,43 @@ async def test_a_source_stays_in_its_tree(bench: Bench) -> None:
     away = f"../../../../../../../../{secret}"
     with pytest.raises(InvalidParameter, match="RUN --mount failed"):
         await bench.build(f"FROM base\nRUN --mount=target=/x,source={away} cat /x\n")
-    swap = "while [ ! -e /c/done ]; do ln -s / d; mv -fT d /c/in; rm -f /c/in; mkdir -p /c/in; done"
+    swap = "while [ ! -e /c/done ]; do rm -rf /c/in; ln -s / /c/in; rm -f /c/in; mkdir /c/in; done"
+    swapper = f"FROM base\nRUN --mount=type=cache,id=c,target=/c mkdir /c/in; echo swaps; {swap}\n"
+    said: list[dict[str, Any]] = []
+    swapping = asyncio.create_task(
+        bench.builder.build(chunks(context({}, swapper)), BuildOptions(), said.append)
+    )
+    while not any(message.get("stream") == "swaps\n" for message in said):
+        await asyncio.sleep(0.01)
+        assert not swapping.done()
     look = "[ ! -e /m/proc/1 ] && [ ! -e /m/var/tmp ] || exit 9; echo"
-    swap = swap.replace("mv -fT d /c/in", "rm -rf /c/in; ln -s / /c/in").replace("ln -s / d; ", "")
-    dockerfile = f"FROM base AS swapper\nRUN --mount=type=cache,id=c,target=/c mkdir -p /c/in; {swap}\n"
-    for number in range(12):
-        dockerfile += f"RUN true {number}\n"
-    dockerfile += "FROM base AS looker\nRUN --mount=type=cache,id=c,target=/c mkdir -p /c/in\n"
-    for number in range(12):
-        retry = f"RUN --mount=type=cache,id=c,source=in,target=/m {look} {number}\n"
-        dockerfile += retry
-    dockerfile += "RUN --mount=type=cache,id=c,target=/c touch /c/done\n"
-    dockerfile += "FROM base\nCOPY --from=swapper /bin/sh /a\nCOPY --from=looker /bin/sh /b\n"
-    try:
-        await asyncio.wait_for(bench.build(dockerfile), 60)
-    except (InvalidParameter, StepFailed) as error:
-        # For a moment there was nothing, or what was there was removed: a clear error, and no way out.
-        assert "RUN --mount failed" in str(error) or "No such file or directory" in str(error), error
+    ended: list[str] = []
+    for number in range(60):
+        try:
+            await bench.build(f"FROM base\nRUN --mount=type=cache,id=c,source=in,target=/m {look} {number}\n")
+            ended.append("inside")
+        except (InvalidParameter, StepFailed) as error:
+            # For a moment there was nothing, or what was there was removed: a clear error, and no way out.
+            assert "RUN --mount failed" in str(error) or "No such file or directory" in str(error), error
+            ended.append("refused")
+    await bench.build("FROM base\nRUN --mount=type=cache,id=c,target=/c touch /c/done\n")
+    await asyncio.wait_for(swapping, 60)
+    assert set(ended) == {"inside", "refused"}, "the swaps were not seen"
+
+
+async def test_a_place_of_a_mount_is_not_taken_away_through_a_link(bench: Bench) -> None:
+    """CVE-2024-23652: where the place was, a link to the host's files. It cannot even be put there."""
+    victim = bench.config.data_root / "victim"
+    (victim / "deep").mkdir(parents=True)
+    (victim / "file").touch()
+    image = await bench.build(
+        "FROM base\nRUN --mount=type=tmpfs,target=/gone/deep --mount=type=secret,id=k,target=/gone/file"
+        " rm -rf /gone; busybox mv /gone /moved;"
+        f" ln -sT {victim} /gone && echo put > /out || echo no > /out\n",
+        session=session(Secrets={"k": "cw=="}),
+    )
+    assert (victim / "deep").is_dir() and (victim / "file").exists()
+    assert bench.sh(image, "cat /out; [ -e /gone ] || echo none") == "no\nnone\n"
 
 
 async def test_an_interrupt_gives_cache_and_secret_back(bench: Bench) -> None:

@@ -43,8 +43,11 @@ def test_platforms() -> None:
     assert Platform.parse("amd64") == Platform("linux", "amd64")
     assert Platform("linux", "arm64").accepts(Platform("linux", "arm64", "v8"))
     assert not Platform("linux", "arm", "v6").accepts(Platform("linux", "arm", "v7"))
-    with pytest.raises(InvalidParameter):
-        Platform.parse("a/b/c/d")
+    assert Platform.parse("linux") == Platform("linux", Platform.host().architecture)
+    assert Platform.parse("aarch64") == Platform("linux", "arm64")
+    for unknown in ("a/b/c/d", "foo", ""):
+        with pytest.raises(InvalidParameter):
+            Platform.parse(unknown)
 
 
 def test_manifest_is_chosen_by_platform() -> None:
