@@ -96,7 +96,7 @@ def test_a_running_container(engine: EngineProcess) -> None:
 def test_every_answer_says_what_speaks(engine: EngineProcess, path: str) -> None:
     headers = curl(engine, path).headers
     assert headers["Api-Version"] == "1.47"
-    assert headers["Docker-Experimental"] == "false"
+    assert headers["Docker-Experimental"] == "true"
     assert headers["Ostype"] == "linux"
     assert re.fullmatch(r"dockmagic/\S+ \(linux\)", headers["Server"])
 

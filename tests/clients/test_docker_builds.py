@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from typing import Any
 import docker
 import pytest
 from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.oci.image import Platform
 
 from tests.conftest import EngineProcess
 from tests.runtime.registry.servers import PASSWORD, USER, registry
 from tests.web import served
 
+HOST = Platform.host().architecture
 DOCKERFILE = "FROM busybox\nRUN echo one > /one\nRUN echo go; sleep 1000; true\n"
 
 
@@ -229,6 +232,77 @@ def test_the_options(engine: EngineProcess, tmp_path: Path) -> None:
     assert "Step 2/2" in built.stdout
     base = engine.docker("images", "-q", "busybox").stdout.strip()
     assert f" ---> {base}\n" in built.stdout, "the step of the FROM shows the image's own ID"
+
+
+def test_a_ctrl_c(own_engine: EngineProcess, tmp_path: Path) -> None:
+    """The docker command gets a SIGINT: the step is over, and what was done before is known."""
+    own_engine.start()
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    environment = {**os.environ, "DOCKER_HOST": own_engine.address, "DOCKER_BUILDKIT": "0"}
+    with subprocess.Popen(
+        ["docker", "build", str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as building:
+        assert building.stdout and any(line == "go\n" for line in building.stdout)
+        assert processes(own_engine)
+        building.send_signal(signal.SIGINT)
+        assert building.wait(30) != 0
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE.rpartition("RUN")[0])
+    assert "Using cache" in own_engine.docker("build", str(tmp_path)).stdout
+    assert own_engine.docker("images", "-qa", "-f", "dangling=false").stdout.count("\n") == 1
+    own_engine.stop()
+    assert not processes(own_engine) and not leftovers(own_engine)
+
+
+def links(engine: EngineProcess, *options: str) -> str:
+    """What a RUN sees of the network: "the host's", or its links; or why it sees nothing."""
+    dockerfile = "FROM busybox\nRUN readlink /proc/self/ns/net; ls -d /sys/class/net/*\n"
+    built = engine.docker("build", "--no-cache", *options, "-", input=dockerfile)
+    if built.returncode:
+        return built.stderr
+    if f"\n{Path('/proc/self/ns/net').readlink()}\n" in built.stdout:
+        return "the host's"
+    return " ".join(re.findall(r"(?m)^/sys/class/net/(.*)", built.stdout))
+
+
+def test_the_network_of_a_build(engine: EngineProcess) -> None:
+    assert links(engine) == "eth0 lo"
+    assert links(engine, "--network", "none") == "lo"
+    assert links(engine, "--network", "host") == "the host's"
+    engine.docker("network", "create", "for-builds")
+    assert links(engine, "--network", "for-builds") == "eth0 lo"
+    assert "network nosuch not found" in links(engine, "--network", "nosuch")
+    assert "is not supported by this builder" in links(engine, "--network", "container:x")
+
+
+def test_pull_asks_the_registry(engine: EngineProcess) -> None:
+    """A name that means another image here than there."""
+    engine.docker("build", "-q", "-t", "alpine", "-", input="FROM busybox\nRUN echo > /of-here\n")
+    look = "FROM alpine\nRUN [ -e /of-here ] && echo here || echo there\n"
+    try:
+        assert "\nhere\n" in engine.docker("build", "--no-cache", "-", input=look).stdout
+        assert "\nthere\n" in engine.docker("build", "--no-cache", "--pull", "-", input=look).stdout
+    finally:
+        engine.docker("rmi", "-f", "alpine")
+
+
+def test_squash_label_and_platform(engine: EngineProcess) -> None:
+    steps = "FROM busybox\nLABEL a=1\nRUN echo 1 > /1\nRUN rm /1; echo 2 > /2\n"
+    built = engine.docker(
+        *("build", "-q", "--squash", "--label", "a=2", "--label", "b", "--platform", f"linux/{HOST}", "-"),
+        input=steps,
+    )
+    assert built.returncode == 0, built.stderr
+    image = json.loads(engine.docker("inspect", built.stdout.strip()).stdout)[0]
+    below = json.loads(engine.docker("inspect", "busybox").stdout)[0]
+    assert len(image["RootFS"]["Layers"]) == len(below["RootFS"]["Layers"]) + 1
+    assert image["Config"]["Labels"] == {**below["Config"]["Labels"], "a": "2", "b": ""}
+    assert engine.docker("run", "--rm", image["Id"], "ls", "/1", "/2").stdout == "/2\n"
+    empty = "FROM scratch\nENV A=1\n"
+    other = engine.docker("build", "-q", "--platform", "linux/s390x", "-", input=empty).stdout.strip()
+    shown = engine.docker("inspect", "-f", "{{.Os}}/{{.Architecture}}", other)
+    assert shown.stdout == "linux/s390x\n"
+    refused = engine.docker("build", "--platform", "foo", "-", input=empty)
+    assert refused.returncode == 1 and "unknown operating system or architecture" in refused.stderr
 
 
 NODE = """FROM node:18-alpine

@@ -18,7 +18,7 @@ MINIMUM_API_VERSION = (1, 24)
 
 HEADERS = {
     "Api-Version": ".".join(map(str, API_VERSION)),
-    "Docker-Experimental": "false",
+    "Docker-Experimental": "true",  # else the docker command has no `build --squash`
     "Ostype": "linux",
     "Server": f"dockmagic/{__version__} (linux)",
 }

@@ -48,7 +48,7 @@ async def version(call: Call) -> web.StreamResponse:
         "Os": "linux",
         "KernelVersion": machine.release,
         "PythonVersion": platform.python_version(),
-        "Experimental": "false",
+        "Experimental": "true",
     }
     own = dockmagic_runtime.__version__
     return answer(
@@ -144,7 +144,7 @@ async def info(call: Call) -> web.StreamResponse:
             "NoProxy": "",
             "Name": machine.nodename,
             "Labels": [],
-            "ExperimentalBuild": False,
+            "ExperimentalBuild": True,
             "ServerVersion": dockmagic_runtime.__version__,
             "Runtimes": {"runc": {"path": "dockmagic-runtime"}},
             "DefaultRuntime": "runc",
