@@ -246,6 +246,30 @@ async def test_the_cache_is_of_content(bench: Bench) -> None:
     assert bench.sh(image, "cat /n") == "2\n"
 
 
+async def test_times_do_not_count(bench: Bench) -> None:
+    """As after a fresh clone: the same files, all of them younger."""
+    ids = []
+    for time in (1_600_000_000, 1_700_000_000):
+        tar = io.BytesIO()
+        with tarfile.open(fileobj=tar, mode="w") as packed:
+            for name, text in {"Dockerfile": "FROM base\nCOPY d /d\nRUN echo x > /x\n", "d/f": "1"}.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(text), time
+                packed.addfile(member, io.BytesIO(text.encode()))
+        tar.seek(0)
+        bench.said.clear()
+        ids.append(await bench.builder.build(chunks(tar), BuildOptions(), bench.said.append))
+    assert ids[0] == ids[1] and bench.states == ["cached"] * 3
+
+
+async def test_a_build_packs_no_layer(bench: Bench) -> None:
+    """A tar is made of a layer when somebody asks for one."""
+    blobs = bench.config.data_root / "images/blobs/sha256"
+    before = set(blobs.iterdir())
+    image = await bench.build("FROM base\nCOPY a.txt /\nRUN echo x > /x\n", {"a.txt": "A"})
+    assert {path.name for path in set(blobs.iterdir()) - before} == {image.id.removeprefix("sha256:")}
+
+
 async def test_an_image_says_which_layers_its_last_build_took_from_the_cache(bench: Bench) -> None:
     def origins(image: Image) -> list[str]:
         return [row["origin"] for row in describe.layers(bench.images, image) if row["diff_id"]]
