@@ -27,6 +27,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _KINDS = {file_type: kind for kind, file_type in tar.FILE_TYPES.items()}
 _CHUNK = 1 << 20
+_WILDCARD = re.compile(r"[*?[\\]")
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,15 @@ class FileContent(NamedTuple):
 class Source:
     """One thing to copy: `name` in `directory` (a descriptor). Of a directory the contents are meant.
 
-    `below` are the directories above it that are to be kept (`COPY --parents`), relative. `written` tells of
-    files that need not be read.
+    `below` are the directories above it that are to be kept (`COPY --parents`), relative. `called` is what a
+    link to it is called that was named. `written` tells of files that need not be read.
     """
 
     directory: int
     name: bytes
     is_directory: bool
     below: str = ""
+    called: bytes = b""
     written: Written = field(default_factory=Written, repr=False)
 
 
@@ -202,14 +204,17 @@ class Tree:
 
         With `parents` a source keeps its path, from `/./` on if that is in it, and `**` is a wildcard too.
         """
-        parts = [part for part in pattern.split("/") if part not in ("", ".")]
-        if _climbs(parts):
-            raise InvalidParameter(f"forbidden path outside the build context: {pattern} ()")
+        parts: list[str] = []
+        for part in pattern.split("/"):
+            if part == "..":  # above the top is the top
+                parts = parts[:-1]
+            elif part not in ("", "."):
+                parts.append(part)
         found = [""]
         for part in parts:
             if part == "**" and parents:
                 found = [below for above in found for below in self._below(above)]
-            elif re.search(r"[*?[\\]", part):
+            elif _WILDCARD.search(part):
                 found = [match for above in found for match in self._matching(above, part)]
             else:
                 found = [f"{above}/{part}" for above in found]
@@ -220,7 +225,8 @@ class Tree:
                 kept = path.strip("/").split("/")[dropped:] if parents else []
                 below = "/".join(kept if source.is_directory else kept[:-1])
                 sources.append(replace(source, below=below))
-        if not sources:
+        # Where a pattern matches nothing there is nothing to copy: `COPY package.json yarn.lock* ./`.
+        if not sources and not _WILDCARD.search(pattern):
             raise InvalidParameter(
                 "file not found in build context or excluded by .dockerignore:"
                 f" stat {pattern}: file does not exist"
@@ -267,7 +273,8 @@ class Tree:
             above = real.relative_to(top).parent
             directory = paths.open_in_root(self._root, str(above), _DIRECTORY)
             self._opened.append(directory)
-            return Source(directory, os.fsencode(real.name), False, written=self._written)
+            called = os.fsencode(Path(path).name)
+            return Source(directory, os.fsencode(real.name), False, called=called, written=self._written)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -278,10 +285,26 @@ Found = tuple[tar.Entry, FileContent]
 def entries(source: Source, reading: Reading = PLAIN) -> Iterator[Found]:
     """The entries of a source, named relative to it (a file by its own name). Sockets are left out."""
     if source.is_directory:
-        yield from _inside(source.directory, b"", reading, source.written)
+        found = _inside(source.directory, b"", reading, source.written)
+        yield from _linked(found) if reading.owners else found
     else:
+        name = source.called or source.name
         inode = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False).st_ino
-        yield from _entry(source.directory, source.name, inode, source.name, reading, source.written)
+        yield from _entry(source.directory, source.name, inode, name, reading, source.written)
+
+
+def _linked(found: Iterator[Found]) -> Iterator[Found]:
+    """The names of one file as hard links to the first of them: /bin of busybox is one file 400 times."""
+    first: dict[tuple[int, int], bytes] = {}
+    for entry, file in found:
+        if entry.kind == tar.REGULAR:
+            status = os.stat(file.name, dir_fd=file.directory, follow_symlinks=False)
+            if status.st_nlink > 1:
+                name = first.setdefault((status.st_dev, status.st_ino), entry.name)
+                if name != entry.name:
+                    yield tar.Entry(entry.name, tar.HARDLINK, entry.mode, link=name), file
+                    continue
+        yield entry, file
 
 
 def _inside(directory: int, above: bytes, reading: Reading, written: Written) -> Iterator[Found]:
@@ -369,15 +392,6 @@ def _pivot(pattern: str) -> int:
     """How many components stand before `/./`."""
     before, found, _ = pattern.removeprefix("./").partition("/./")
     return len([part for part in before.split("/") if part]) if found else 0
-
-
-def _climbs(parts: list[str]) -> bool:
-    depth = 0
-    for part in parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            return True
-    return False
 
 
 @contextmanager

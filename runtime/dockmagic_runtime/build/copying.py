@@ -22,6 +22,7 @@ from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.unpack import Unpacker
 from dockmagic_runtime.storage.written import Written
 
+_MOST_LINKS = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -51,12 +52,12 @@ def copy(
     is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
-            _extract(source, root, target, written, limit)
+            _extract(source, root, target, owner, written, limit)
         elif source.below or source.is_directory or is_directory or _is_directory(root, target):
             place = f"{target}/{source.below}" if source.below else target
             _Directory(root, place, owner, upper, written, linking, taking).fill(source, reading)
         else:
-            above, _, name = target.rstrip("/").rpartition("/")
+            above, _, name = _followed(root, target).rstrip("/").rpartition("/")
             _Directory(root, above, owner, upper, written, linking).fill(
                 source, reading, as_name=os.fsencode(name)
             )
@@ -144,6 +145,23 @@ def _exists(directory: int, name: bytes) -> bool:
     return True
 
 
+def _followed(root: int, path: str) -> str:
+    """Where a file goes that is copied to `path`: through a link that is there, though it dangle."""
+    for _ in range(_MOST_LINKS):
+        try:
+            fd = paths.open_in_root(root, path, os.O_PATH | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return path
+        try:
+            if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                return path
+            to = os.readlink("", dir_fd=fd)
+        finally:
+            os.close(fd)
+        path = to if to.startswith("/") else f"{path.rpartition('/')[0]}/{to}"
+    raise InvalidParameter(f"too many links: {path}")
+
+
 def _is_directory(root: int, path: str) -> bool:
     try:
         fd = paths.open_in_root(root, path, os.O_PATH)
@@ -165,8 +183,15 @@ def _is_archive(source: Source) -> bool:
         return False
 
 
-def _extract(source: Source, root: int, target: str, written: Written | None, limit: int | None) -> None:
-    fd = make_directory(root, target)
+def _extract(
+    source: Source,
+    root: int,
+    target: str,
+    owner: tuple[int, int] | None,
+    written: Written | None,
+    limit: int | None,
+) -> None:
+    fd = make_directory(root, target, owner or (0, 0))
     try:
         with _opened(source) as stream, Unpacker(fd, written=written) as unpacker:
             unpacker.unpack(tar.TarReader(tar.chunks_of(stream.read, limit=limit)))

@@ -230,7 +230,9 @@ class Job:
         text = read_text(context, name)
         if text is None:
             raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
-        ignored = read_text(context, f"{name}.dockerignore") or read_text(context, ".dockerignore")
+        ignored = read_text(context, f"{name}.dockerignore")
+        if ignored is None:  # an empty one counts
+            ignored = read_text(context, ".dockerignore")
         if ignored:
             drop_ignored(self._context, Ignore.parse(ignored))
         return [typed(node) for node in parse(text)]
@@ -255,7 +257,11 @@ class Job:
         """The state to begin with; the short ID to show; bytes of its layers."""
         if isinstance(planned.base, int):
             state = self._states[planned.base]
-            return State(state.document), state.short_id, self._workshop.layers.size_of(state.diff_ids)
+            return (
+                State(state.document, state.arguments),
+                state.short_id,
+                self._workshop.layers.size_of(state.diff_ids),
+            )
         if planned.base == SCRATCH:
             return State.scratch(self._platform), "", 0
         image = await self._image(planned.base, planned.platform)

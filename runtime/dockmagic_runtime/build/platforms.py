@@ -16,6 +16,12 @@ PROXIES = frozenset(
 EPOCH = "SOURCE_DATE_EPOCH"
 
 
+def proxies_of(given: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Each proxy in capitals and in small letters: some programs read only the one, some the other."""
+    values = {name.upper(): given[name] for name in sorted(PROXIES & given.keys())}
+    return sorted((*values.items(), *((name.lower(), value) for name, value in values.items())))
+
+
 def automatic(target: Platform, stage: str | None, given: Mapping[str, str]) -> dict[str, str]:
     """The platform arguments; what the client gives goes before."""
     found: dict[str, str] = {"TARGETSTAGE": stage or "default"}

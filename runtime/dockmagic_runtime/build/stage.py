@@ -23,7 +23,7 @@ from dockmagic_runtime.build.cachesources import CacheSources
 from dockmagic_runtime.build.context import Source, checksum, tree
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction, Text
 from dockmagic_runtime.build.parser import Heredoc
-from dockmagic_runtime.build.platforms import PROXIES
+from dockmagic_runtime.build.platforms import proxies_of
 from dockmagic_runtime.build.progress import Progress
 from dockmagic_runtime.build.readers import Readers
 from dockmagic_runtime.build.run import Command as RunCommand
@@ -133,8 +133,10 @@ class Stage:
         path = state.config["WorkingDir"]
 
         async def make(step: str) -> Layer | None:
+            owner = await in_thread(self._user)
+
             def work(root: int, upper: int | None) -> None:
-                os.close(copying.make_directory(root, path))
+                os.close(copying.make_directory(root, path, owner))
 
             return await self._write(step, work, may_be_empty=True)
 
@@ -205,8 +207,8 @@ class Stage:
         told = f"|{len(declared)} {' '.join(declared)} {shown}" if declared else shown
         proxies = [
             f"{name}={value}"
-            for name, value in sorted(self._around.given.items())
-            if name in PROXIES and name not in named and name not in state.arguments
+            for name, value in proxies_of(self._around.given)
+            if name not in named and name not in state.arguments
         ]
 
         mounts = RunMounts(
@@ -349,13 +351,22 @@ class Stage:
         return timestamp(None if epoch is None else datetime.fromtimestamp(epoch, UTC))
 
     def _owner(self, chown: str) -> tuple[int, int]:
-        """`--chown`, by the stage's own passwd and group; a user alone stands for the group as well."""
+        """`--chown`, by the stage's own passwd and group; a number alone stands for the group as well."""
         if not chown:
             return 0, 0
-        user, separator, group = chown.partition(":")
+        user, _, group = chown.partition(":")
         view = self._around.snapshots.view(self.state.diff_ids)
-        account = read_account_files(view).resolve(f"{user}:{group if separator and group else user}")
+        account = read_account_files(view).resolve(
+            f"{user}:{user}" if user.isdecimal() and not group else chown
+        )
         return account.uid, account.gid
+
+    def _user(self) -> tuple[int, int]:
+        """Who owns what WORKDIR makes: the USER, as in BuildKit; root if there is no such user."""
+        try:
+            return self._owner(self.state.config.get("User") or "")
+        except InvalidParameter:
+            return 0, 0
 
 
 def _needs_directory(instruction: Copy) -> InvalidParameter:
@@ -367,7 +378,7 @@ def _needs_directory(instruction: Copy) -> InvalidParameter:
 
 def _copy_told(instruction: Copy, sources: Sequence[Source], digest: str, target: str) -> str:
     """As the classic builder tells it in an image's history."""
-    kind = "multi" if len(sources) > 1 else "dir" if sources[0].is_directory else "file"
+    kind = "multi" if len(sources) != 1 else "dir" if sources[0].is_directory else "file"
     options = "".join(f"--{key}={value} " for key, value in instruction.node.flags if key in _TOLD)
     return f"/bin/sh -c #(nop) {instruction.node.name} {options}{kind}:{digest} in {target} "
 

@@ -69,7 +69,7 @@ HEALTHCHECK --interval=5s --retries=3 CMD true
     assert (settings["User"], settings["WorkingDir"], settings["StopSignal"]) == ("me", "/srv/app", "SIGINT")
     assert settings["Entrypoint"] == ["/bin/sh", "-c"] and settings["Cmd"] == ["echo hi"]
     assert settings["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 5 * 10**9, "Retries": 3}
-    assert bench.sh(image, "stat -c '%U %a' /srv/app") == "root 755\n"
+    assert bench.sh(image, "stat -c '%U %a' /srv/app") == "me 755\n"
     history = image.config["history"]
     assert [not entry.get("empty_layer") for entry in history].count(True) == len(image.diff_ids)
 
@@ -350,7 +350,7 @@ async def test_onbuild(bench: Bench) -> None:
         ("FROM base\nENV A\n", DockerfileError, "ENV must have two arguments"),
         ("FROM base\nEXPOSE 99999\n", DockerfileError, "invalid containerPort: 99999"),
         ("FROM base\nLABEL a=${\n", DockerfileError, "bad substitution"),
-        ("FROM base\nCOPY ../x /\n", InvalidParameter, "forbidden path outside the build context: ../x"),
+        ("FROM base\nCOPY ../x /\n", InvalidParameter, "file not found in build context or excluded"),
         ("FROM base\nUSER nobody-here\nRUN true\n", InvalidParameter, "unable to find user nobody-here"),
         ("FROM base:nope@\n", InvalidParameter, "invalid reference format"),
         ("FROM --platform=foo base\n", DockerfileError, 'column 17: "foo": unknown operating system or arch'),

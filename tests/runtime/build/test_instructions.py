@@ -26,6 +26,7 @@ FILES: dict[str, str | bytes] = {
     "dir/sub/two": "2\n",
     "dir/sub/deep/three": "3\n",
     "with space": "S\n",
+    "links/named": "-> ../a.txt",
 }
 HOST = Platform.host()
 
@@ -39,6 +40,15 @@ FILE_ROWS = [
     ("COPY *.txt /x/", "ls /x", "a.txt\n"),
     ("COPY ?.m[cd] /x/", "ls /x", "b.md\n"),
     ("COPY dir /x", "cat /x/one /x/sub/two", "1\n2\n"),
+    ("COPY a.txt none* *.none /x/", "ls /x", "a.txt\n"),
+    ("COPY none* /x/", "[ -e /x ] || echo none", "none\n"),
+    ("COPY ../dir/../../a.txt /x", "cat /x", "A\n"),
+    ("COPY links/n* /x/", "cat /x/named", "A\n"),
+    ("RUN echo > /old; ln -s old /x\nCOPY a.txt /x", "[ -h /x ] && cat /old", "A\n"),
+    ("RUN mkdir /d; ln -s /d/new /x\nCOPY a.txt /x", "[ -h /x ] && cat /d/new", "A\n"),
+    ("RUN ln -s ../../../../etc/y /x\nCOPY a.txt /x", "cat /etc/y", "A\n"),
+    ("RUN mkdir /d; echo > /d/a; ln /d/a /d/b; ln /d/a /c\nFROM base\nCOPY --from=0 /d /d",
+     "stat -c %h /d/a; [ /d/a -ef /d/b ] && echo one", "2\none\n"),
     ('COPY ["with space", "/x y"]', "cat '/x y'", "S\n"),
     ("COPY with\\ space /x", "cat /x", "S\n"),
     ("ARG N=a\nCOPY ${N}.txt /${N}", "cat /a", "A\n"),
@@ -48,11 +58,14 @@ FILE_ROWS = [
     ("COPY --chown=me a.txt /x", "stat -c %U:%G /x", "me:me\n"),
     ("COPY --chown=me:others a.txt /x", "stat -c %U:%G /x", "me:others\n"),
     ("COPY --chown=7:8 a.txt /x", "stat -c %u:%g /x", "7:8\n"),
+    ("COPY --chown=7 a.txt /x", "stat -c %u:%g /x", "7:7\n"),
+    ("RUN echo you:x:9:2000::/:/bin/sh >> /etc/passwd\nCOPY --chown=you a.txt /x", "stat -c %u:%g /x",
+     "9:2000\n"),
     ("COPY --parents dir/sub/two /x/", "cat /x/dir/sub/two", "2\n"),
     ("COPY --parents dir/./sub/two /x/", "cat /x/sub/two", "2\n"),
     ("COPY --parents **/two **/three /x/", "cat /x/dir/sub/two /x/dir/sub/deep/three", "2\n3\n"),
     ("COPY --exclude=sub dir /x", "ls /x", "one\n"),
-    ("COPY --exclude=*.md --exclude=dir . /x/", "ls /x", "Dockerfile\na.txt\nwith space\n"),
+    ("COPY --exclude=*.md --exclude=dir . /x/", "ls /x", "Dockerfile\na.txt\nlinks\nwith space\n"),
     ("COPY --link a.txt /x/y/", "cat /x/y/a.txt", "A\n"),
     ("COPY --from=base /etc/passwd /p", "sed -n 1p /p", "root:x:0:0::/root:/bin/sh\n"),
     ("COPY <<E /x\none $HOME\nE", "cat /x", "one \n"),
@@ -72,6 +85,10 @@ FILE_ROWS = [
     ("USER me\nRUN id -un > /tmp/x", "cat /tmp/x", "me\n"),
     ("USER 1000:2000\nRUN id -u > /tmp/x; id -g >> /tmp/x", "cat /tmp/x", "1000\n2000\n"),
     ("WORKDIR /a/b\nRUN pwd > /x", "cat /x", "/a/b\n"),
+    ("USER me\nWORKDIR /a/b\nRUN echo x > x", "stat -c %U:%G /a /a/b; cat /a/b/x", "me:me\nme:me\nx\n"),
+    ("USER 7\nWORKDIR /a", "stat -c %u:%g /a", "7:7\n"),
+    ("USER me:others\nWORKDIR /a", "stat -c %U:%G /a", "me:others\n"),
+    ("USER nobody-here\nWORKDIR /a", "stat -c %U:%G /a", "root:root\n"),
     ("WORKDIR /a\nWORKDIR b\nWORKDIR ../c\nRUN pwd > /x", "cat /x", "/a/c\n"),
     # variables
     ("ENV A=1\nENV A=2 B=$A\nRUN echo $A$B > /x", "cat /x", "21\n"),
@@ -86,6 +103,8 @@ FILE_ROWS = [
     ("ARG TARGETPLATFORM\nARG TARGETARCH\nRUN echo $TARGETPLATFORM $TARGETARCH > /x", "cat /x",
      f"{HOST} {HOST.architecture}\n"),
     ("RUN echo [$TARGETPLATFORM] > /x", "cat /x", "[]\n"),
+    ("FROM base AS two\nARG A=1\nFROM two\nRUN echo [$A] > /x", "cat /x", "[1]\n"),
+    ("ARG A=1\nFROM base\nRUN echo [$A] > /x", "cat /x", "[]\n"),
     # stages
     ("FROM base AS two\nCOPY --from=0 /bin/sh /x\nFROM two\nRUN [ -e /x ] && echo y > /y", "cat /y", "y\n"),
     ("RUN echo 1 > /x\nFROM base\nCOPY --from=0 /x /y", "cat /y", "1\n"),
@@ -193,6 +212,17 @@ async def test_a_dockerfile_may_have_an_ignore_file_of_its_own(bench: Bench) -> 
     files = {**FILES, "Dockerfile.dockerignore": "a.txt", ".dockerignore": "b.md"}
     image = await bench.build("FROM base\nCOPY . /x/\n", files)
     assert bench.sh(image, "[ -e /x/b.md ] && [ ! -e /x/a.txt ] && echo right") == "right\n"
+    image = await bench.build("FROM base\nCOPY . /x/\n", {**files, "Dockerfile.dockerignore": ""})
+    assert bench.sh(image, "[ -e /x/b.md ] && [ -e /x/a.txt ] && echo right") == "right\n"
+
+
+async def test_proxies_in_both_spellings(bench: Bench) -> None:
+    show = "FROM base\nRUN echo $HTTP_PROXY $http_proxy $no_proxy > /x\n"
+    image = await bench.build(show, build_arguments={"HTTP_PROXY": "http://p", "no_proxy": "n"})
+    assert bench.sh(image, "cat /x") == "http://p http://p n\n"
+    await bench.build(show, build_arguments={"HTTP_PROXY": "http://q"})
+    assert bench.states == ["cached", "cached"], "a proxy is no part of the key"
+    assert "http://p" not in str(image.config)
 
 
 class Served(BaseHTTPRequestHandler):
