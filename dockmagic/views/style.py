@@ -13,13 +13,14 @@ STYLE = """
 --dm-warn:var(--jp-warn-color0,#b45309);--dm-accent:var(--jp-content-link-color,#1565c0);
 --dm-code:var(--jp-code-font-family,ui-monospace,monospace);
 color:var(--dm-text);font-family:var(--jp-content-font-family,system-ui,sans-serif);
-font-size:var(--jp-ui-font-size1,13px);line-height:1.45;max-width:72em;overflow-x:auto;padding:2px 0 4px}
+font-size:var(--jp-ui-font-size1,13px);line-height:1.45;max-width:72em;overflow-x:auto;padding:2px 0 4px;
+container-type:inline-size}
 .dm .dm-table{border-collapse:collapse;border:none;margin:0 0 .7em;table-layout:auto;width:auto;
 font-size:inherit;color:inherit}
 .dm .dm-table caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 .35em;color:var(--dm-text);
 white-space:nowrap}
 .dm .dm-table th,.dm .dm-table td{text-align:left;vertical-align:baseline;padding:.22em 1.6em .22em 0;
-font-weight:400;border:none;background:none;white-space:normal;max-width:46em;overflow-wrap:anywhere}
+font-weight:400;border:none;background:none;white-space:normal;max-width:46em;overflow-wrap:break-word}
 .dm .dm-table th:last-child,.dm .dm-table td:last-child{padding-right:0}
 .dm .dm-table thead th{color:var(--dm-soft);border-bottom:1px solid var(--dm-line);white-space:nowrap;
 vertical-align:bottom;overflow-wrap:normal}
@@ -31,7 +32,7 @@ color-mix(in srgb,var(--dm-line) 45%,transparent)}
 .dm .dm-facts th{color:var(--dm-soft);white-space:nowrap}
 .dm .dm-table .dm-n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .dm .dm-table td code,.dm .dm-table th code{font-family:var(--dm-code);font-size:.93em;background:none;
-padding:0;color:inherit}
+padding:0;color:inherit;overflow-wrap:anywhere}
 .dm .dm-table .dm-empty{color:var(--dm-soft);font-style:italic}
 .dm .dm-good{color:var(--dm-good)}.dm .dm-bad{color:var(--dm-bad)}.dm .dm-warn{color:var(--dm-warn)}
 .dm .dm-accent{color:var(--dm-accent)}.dm .dm-muted{color:var(--dm-soft)}
@@ -40,7 +41,9 @@ padding:0;color:inherit}
 background:color-mix(in srgb,var(--dm-line) 40%,transparent);border-radius:1px;overflow:hidden;
 text-align:left}
 .dm .dm-bar i{display:block;height:100%;background:var(--dm-accent);opacity:.75}
-.dm .dm-note{margin:0 0 .35em;max-width:60em}
+@container (max-width:42em){.dm .dm-bar{display:none}
+.dm .dm-table th,.dm .dm-table td{padding-right:.8em}}
+.dm .dm-note{margin:0 0 .35em;max-width:60em;overflow-wrap:anywhere}
 .dm .dm-fold{margin:0 0 .4em}
 .dm .dm-fold summary{cursor:pointer;color:var(--dm-soft)}
 .dm .dm-fold.dm-bad summary{color:var(--dm-bad)}
