@@ -29,7 +29,7 @@ def parts(told: dict[str, Any], caption: str) -> list[Part]:
         ]
         for step in told["steps"]
     ]
-    columns = [Column("Line"), Column("Instruction", code=True), Column("What it does")]
+    columns = [Column("Line", whole=True), Column("Instruction", code=True), Column("What it does")]
     picture: list[Part] = [Table(caption, columns, rows)]
     if told["skipped"]:
         picture.append(Note(f"Not built, for nothing needs it: {', '.join(told['skipped'])}."))
@@ -47,5 +47,5 @@ def _findings(findings: list[dict[str, Any]]) -> Table:
         ]
         for finding in findings
     ]
-    columns = [Column("Line"), Column("Check"), Column("Why"), Column("Better")]
+    columns = [Column("Line", whole=True), Column("Check", whole=True), Column("Why"), Column("Better")]
     return Table(f"{count} could be better", columns, rows)

@@ -95,7 +95,7 @@ def parts(data: dict[str, Any]) -> list[Part]:
         Column("Layer"),
         Column("Instruction", code=True),
         Column("Size", numeric=True),
-        Column("Origin"),
+        Column("Origin", whole=True),
         Column("Shared with"),
     ]
     caption = f"Layers of {data['name']}" + (f" on {data['image']}" if writable is not None else "")

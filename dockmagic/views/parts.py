@@ -36,11 +36,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and how its values are set: numbers to the right in even digits, code in the code font."""
+    """A heading and how its values are set: numbers to the right in even digits, code in the code font, `whole`
+    ones on one line.
+    """
 
     title: str
     numeric: bool = False
     code: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,8 @@ def _html_cell(cell: Cell, tag: Literal["th", "td"], column: Column) -> str:
     if cell.share is not None:
         width = round(100 * min(max(cell.share, 0), 1), 1)
         words += f'<span class="dm-bar" aria-hidden="true"><i style="width:{width}%"></i></span>'
-    return f"<{tag}{scope}{_class('dm-n' if column.numeric else '', cell.tone)}>{words}</{tag}>"
+    name = "dm-n" if column.numeric else "dm-whole" if column.whole else ""
+    return f"<{tag}{scope}{_class(name, cell.tone)}>{words}</{tag}>"
 
 
 def _class(name: str, tone: Tone = "") -> str:

@@ -51,7 +51,11 @@ class Progress(LiveView):
         with self._lock:
             picture: list[Part] = []
             if self._layers or not self._notes:
-                columns = [Column("Layer", code=True), Column("Status"), Column("Done", numeric=True)]
+                columns = [
+                    Column("Layer", code=True),
+                    Column("Status", whole=True),
+                    Column("Done", numeric=True),
+                ]
                 rows: list[list[str | Cell]] = [
                     [layer, _status(state), _done(state)] for layer, state in self._layers.items()
                 ]
@@ -280,9 +284,9 @@ class BuildProgress(LiveView):
         several = self._stages > 1
         columns = [
             Column("Step"),
-            *([Column("Stage")] if several else []),
+            *([Column("Stage", whole=True)] if several else []),
             Column("Instruction", code=True),
-            Column("State"),
+            Column("State", whole=True),
             Column("Seconds", numeric=True),
             Column("Size", numeric=True),
         ]

@@ -36,7 +36,7 @@ padding:0;color:inherit;overflow-wrap:anywhere}
 .dm .dm-table .dm-empty{color:var(--dm-soft);font-style:italic}
 .dm .dm-good{color:var(--dm-good)}.dm .dm-bad{color:var(--dm-bad)}.dm .dm-warn{color:var(--dm-warn)}
 .dm .dm-accent{color:var(--dm-accent)}.dm .dm-muted{color:var(--dm-soft)}
-.dm .dm-table td.dm-muted{white-space:nowrap}
+.dm .dm-table td.dm-muted,.dm .dm-table .dm-whole{white-space:nowrap}
 .dm .dm-bar{display:inline-block;width:4.5em;height:.5em;margin-left:.8em;vertical-align:baseline;
 background:color-mix(in srgb,var(--dm-line) 40%,transparent);border-radius:1px;overflow:hidden;
 text-align:left}
