@@ -35,7 +35,7 @@ ORIGINS = {
     "host": Cell("this machine"),
 }
 KINDS = ("added", "changed", "removed")
-CHANGE_KINDS = {0: "changed", 1: "added", 2: "deleted"}  # of Docker's GET /containers/{id}/changes
+CHANGE_KINDS = {0: "changed", 1: "added", 2: "removed"}  # of Docker's GET /containers/{id}/changes
 
 
 class Layers(View):

@@ -36,8 +36,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and how its values are set: numbers to the right in even digits, code in the code font, `whole`
-    ones on one line.
+    """A heading and how its values are set: numbers to the right in even digits, code in the code font,
+    `whole` ones on one line.
     """
 
     title: str

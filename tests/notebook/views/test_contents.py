@@ -26,7 +26,7 @@ def test_layers_stand_top_first_with_the_writable_one_on_top() -> None:
     assert frame["Instruction"][4] == "ADD file:1 in /"
     text = View(*layers.parts(examples.LAYERS)).text()
     assert "3 layers, 1.98MB, read-only; 1.98MB of it stored once for several images." in text
-    assert "deleted  /x" in text
+    assert "removed  /x" in text
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_layers_of_an_image(client: docker.DockerClient) -> None:
 def test_layers_of_a_container_with_its_changes(client: docker.DockerClient, web: Container) -> None:
     layers = Layers(client, web.name)
     assert layers.frame()["Layer"][0] == "writable"
-    assert "A /made/file" in layers.text()
+    assert "added    /made/file" in layers.text()
 
 
 def test_sharing_is_found_by_the_layers_themselves(client: docker.DockerClient) -> None:

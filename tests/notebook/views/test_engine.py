@@ -85,7 +85,7 @@ def test_layers_with_the_writable_one(client: docker.DockerClient, web: Containe
     frame = picture.frame().set_index("Layer")
     assert frame.loc["writable", "Size"] == "2B"
     assert frame.loc["1", "Origin"] == "↓ pulled"
-    assert "A /made/file" in picture.text()
+    assert "added    /made/file" in picture.text()
     assert "does not tell" not in picture.text()
     check_says_the_same(picture.text(), picture.html())
 

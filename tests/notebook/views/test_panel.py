@@ -147,7 +147,7 @@ def test_a_refresh_reads_again(web: Container, client: docker.DockerClient) -> N
         panel.buttons["Refresh"].click()
         wait_for(lambda panel=panel: not panel._busy, "read")
     assert "web is not running" in namespaces.children[0].value
-    assert "A /made" in layers.children[0].value
+    assert "added    /made" in layers.children[0].value
     assert "No port is published." in ports.children[0].value
 
 
