@@ -200,6 +200,7 @@ def _posted(
         if lending := lent(session, given):
             query["session"] = lending
         headers = {"Content-Type": "application/x-tar"}
+        session.api._set_auth_headers(headers)  # of all registries: a FROM may name any
         try:
             response = session.stream("POST", "/build", params=query, data=context, headers=headers)
         except APIError as refused:

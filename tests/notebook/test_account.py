@@ -55,6 +55,45 @@ def test_an_account_of_the_docker_command_is_ours(run: Run, address: str) -> Non
     run(f"%docker rmi {name}")
 
 
+JAVA = """FROM REGISTRY/team/jdk:17 AS build
+WORKDIR /src
+COPY Main.java .
+RUN javac Main.java
+FROM REGISTRY/team/jdk:17
+WORKDIR /app
+COPY --from=build /src/Main.class ./
+ENTRYPOINT ["java", "Main"]
+"""
+# What stands in for the tools of the base.
+JDK = """FROM IMAGE
+RUN echo 'cat $1 > Main.class' > /bin/javac && echo 'echo java runs $1; cat $1.class' > /bin/java && CHMOD
+"""
+
+
+def test_a_build_begins_with_an_image_of_a_private_registry(run: Run, address: str, tmp_path: Path) -> None:
+    """The course's Java app, as the notebook builds it."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/Main.java").write_text("class Main {}\n")
+    base, dockerfile = f"{address}/team/jdk:17", JAVA.replace("REGISTRY", address)
+    jdk = JDK.replace("CHMOD", "busybox chmod +x /bin/javac /bin/java")
+    for line in (f"%%dockerfile -q -t {base}\n{jdk}", f"%docker push -q {base}", f"%docker rmi {base}"):
+        if "push" in line:
+            run(f"%%docker login -u {USER} --password-stdin {address}\n{PASSWORD}\n")
+        assert run(line).error is None
+    build = f"%%dockerfile -t dockmagic-test/java --context {tmp_path}/app\n{dockerfile}"
+    run(f"%docker logout {address}")
+    assert "no basic auth credentials" in str(run(build).error)
+    run(f"%%docker login -u {USER} --password-stdin {address}\n{PASSWORD}\n")
+    built = run(build)
+    assert isinstance(built.value, Image), built.error
+    ran = run("%docker run --rm --network none --entrypoint sh dockmagic-test/java /bin/java Main")
+    assert ran.value.output == "java runs Main\nclass Main {}\n"
+    told = run(f"%%dockerfile --explain\n{dockerfile}").value.text()
+    assert f"Begins a stage, called build, with the files and settings of the image {base}." in told
+    assert "Copies /src/Main.class of the stage build to /app/, as a layer." in told
+    run(f"%docker rmi -f dockmagic-test/java {base}")
+
+
 def test_a_wrong_password_is_not_kept(run: Run, address: str) -> None:
     ran = run(f"%docker login -u {USER} -p wrong {address}")
     assert "Error response from daemon: " in str(ran.error) and "401 Unauthorized" in str(ran.error)
