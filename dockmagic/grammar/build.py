@@ -194,13 +194,13 @@ def _posted(
 
     from dockmagic.views.progress import BuildProgress
 
+    query = {**build_params(given), **params}
+    if lending := lent(session, given):
+        query["session"] = lending
+    headers = {"Content-Type": "application/x-tar"}
+    session.api._set_auth_headers(headers)  # of all registries: a FROM may name any
     progress = BuildProgress(f"Building {given['tags'][0]}" if given["tags"] else "Building", text)
     with session.cell.showing(progress) if not given["quiet"] else nullcontext():
-        query = {**build_params(given), **params}
-        if lending := lent(session, given):
-            query["session"] = lending
-        headers = {"Content-Type": "application/x-tar"}
-        session.api._set_auth_headers(headers)  # of all registries: a FROM may name any
         try:
             response = session.stream("POST", "/build", params=query, data=context, headers=headers)
         except APIError as refused:

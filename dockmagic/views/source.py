@@ -16,8 +16,8 @@ AROUND = 3
 LONGEST = 20
 """Lines shown of one instruction."""
 
-# Ours; Docker's classic builder knows no column.
-_PLACE = re.compile(r"dockerfile parse error (?:on )?line (\d+)(?:, column (\d+))?:", re.IGNORECASE)
+# Ours, with a column where it is a matter of spelling; Docker's classic builder knows none.
+_PLACE = re.compile(r"(?:dockerfile parse error (?:on )?|^)line (\d+)(?:, column (\d+))?:", re.IGNORECASE)
 
 
 class Refusal(View):

@@ -269,6 +269,10 @@ def test_an_image_that_is_not_there_fails_its_step() -> None:
             ["It is line 6, column 6, of the Dockerfile", "▶  6 COPY --frm=x a b", "          ^"],
         ),
         (
+            "line 6: COPY --frm is not supported by this builder",
+            ["It is line 6 of the Dockerfile", "▶  6 COPY --frm=x a b"],
+        ),
+        (
             "Dockerfile parse error line 3: unknown instruction: RUNN",
             ["It is line 3 of the Dockerfile", "▶  3 RUN echo \\", "▶  5   hi"],
         ),
