@@ -26,6 +26,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ class Picture(Protocol):
     """What is on the page while a command runs, and changes: a LiveView."""
 
     def show(self) -> None: ...
+    def refresh(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -63,6 +65,7 @@ class Cell:
         self.interrupts = 0
         self._interrupt_actions: list[Callable[[], None]] = []
         self._pictures: list[Picture] = []
+        self._refreshed = 0.0
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._abandoned = False
         self._backlog = 0
@@ -133,6 +136,15 @@ class Cell:
             if following is None or following[0] is not _write or following[1][0] != args[0]:
                 _write(args[0], "".join(parts))
                 parts.clear()
+
+    def tick(self) -> None:
+        """What has come gets out; once a second also what pictures count by themselves, as seconds."""
+        self.flush()
+        now = time.monotonic()
+        if now - self._refreshed >= 1:
+            self._refreshed = now
+            for picture in list(self._pictures):
+                picture.refresh()
 
     def leave(self) -> None:
         """After `abandon`: what was written still gets out, and no picture stays as if it went on."""
@@ -261,7 +273,7 @@ def wait_blocking(cell: Cell, work: Callable[[Cell], T]) -> T:
     with _Stops().counted() as stops:
         future = _start(cell, work)
         while not wait_futures([future], timeout=TICK).done:
-            cell.flush()
+            cell.tick()
             _handle(stops, cell)
         cell.flush()
     return _result(future)
@@ -278,7 +290,7 @@ async def wait_async(cell: Cell, work: Callable[[Cell], T]) -> T:
                 await asyncio.wait({done}, timeout=TICK)
             except asyncio.CancelledError:
                 stops.count += 1
-            cell.flush()
+            cell.tick()
             if not done.done():
                 _handle(stops, cell)
         cell.flush()
