@@ -8,6 +8,7 @@ import signal
 
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.engine import Engine
+from dockmagic_runtime.errors import SystemFailure
 from dockmagic_runtime.process.spawner import Spawner
 
 log = logging.getLogger("dockmagic")
@@ -28,7 +29,10 @@ async def _serve(config: EngineConfig, spawner: Spawner, ready_fd: int | None) -
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     engine = Engine(config, spawner)
     try:
-        await engine.start()
+        try:
+            await engine.start()
+        except OSError as error:
+            raise SystemFailure(f"cannot take up the data root {config.data_root}: {error}") from error
         # What start-up made stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()

@@ -8,8 +8,10 @@ and nothing else: no process, no mount, no network, no file that `sweep` would n
 """
 
 import asyncio
+import contextlib
 import secrets
 import shutil
+import socket
 from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,9 @@ from dockmagic_runtime.storage.database import Database
 from dockmagic_runtime.storage.layers import LayerStore
 
 Json = dict[str, Any]
+
+_SHIM_SECONDS = 5.0
+"""A shim ends within milliseconds of its step; one that does not is left to itself."""
 
 
 class Builder:
@@ -70,13 +75,25 @@ class Builder:
         """End and remove what builds left that were killed with the engine. Call once, at start."""
         for build in self._root.iterdir():
             for step in (build / "steps").glob("*/upper"):
-                group = Cgroup.open(f"{self._config.cgroup_parent}/{step.parent.name}")
-                if group.exists():
-                    group.remove(kill=True)
-                shim_socket(self._config, step.parent.name).unlink(missing_ok=True)
+                self._end_step(step.parent.name)
             shutil.rmtree(build)
         self.cache_mounts.sweep()
         shutil.rmtree(self.private, ignore_errors=True)
+
+    def _end_step(self, step: str) -> None:
+        """Kill what runs of it, and wait for its shim, which writes a last file beside the step's others."""
+        group, path = Cgroup.open(f"{self._config.cgroup_parent}/{step}"), shim_socket(self._config, step)
+        with socket.socket(socket.AF_UNIX) as shim, contextlib.suppress(ConnectionError, FileNotFoundError):
+            shim.settimeout(_SHIM_SECONDS)
+            shim.connect(str(path))
+            if group.exists():
+                group.kill()
+            with contextlib.suppress(TimeoutError):
+                while shim.recv(1 << 16):
+                    pass
+        if group.exists():
+            group.remove(kill=True)
+        path.unlink(missing_ok=True)
 
     async def stop(self) -> None:
         """Interrupt the builds that run, and wait until nothing of them is left."""

@@ -32,7 +32,7 @@ from dockmagic_runtime.build.stage import Flight, Stage, Surroundings
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.build.threads import in_thread
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.errors import EngineError, InvalidParameter, NotFound
 from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.pull import Puller
@@ -239,7 +239,11 @@ class Job:
 
     async def _stage(self, planned: PlannedStage, around: Surroundings, progress: Progress) -> State:
         progress.begin(planned.start)
-        state, shown, size = await self._base(planned)
+        try:
+            state, shown, size = await self._base(planned)
+        except EngineError:
+            progress.failed()
+            raise
         self._bases[planned.index] = state.diff_ids
         triggers = state.config.get("OnBuild") or []
         state = state.with_config(OnBuild=None)

@@ -74,6 +74,7 @@ class Networks:
         self._names = Names()
         self._ports = Ports()
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="networks")
+        self._started = False
         # Creating, removing and what follows in the kernel is one network at a time.
         self._changing = asyncio.Lock()
         self._tracing = asyncio.Lock()
@@ -91,6 +92,7 @@ class Networks:
             self._coexistence = Coexistence(self._config.nft_table)
         except OSError as error:
             raise SystemFailure(f"networks: {error}") from error
+        self._started = True
         self._directory.mkdir(parents=True, exist_ok=True)
         self._load(set(running))
         try:
@@ -107,6 +109,9 @@ class Networks:
 
     async def stop(self) -> None:
         """Let go. Running containers keep their networking; without any, nothing of ours stays behind."""
+        if not self._started:  # the engine failed before it came to us
+            self._threads.shutdown()
+            return
         for running in self._sandboxes.values():
             if running.resolver:
                 running.resolver.close()

@@ -31,6 +31,20 @@ def test_second_engine_on_one_data_root_refuses(engine: EngineProcess) -> None:
     )
 
 
+def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
+    """What a crash left is in use by somebody else, so that it cannot be swept."""
+    busy = tmp_path / "root/build/half-made"
+    busy.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", busy], check=True)
+    try:
+        refused = run_engine("--data-root", str(tmp_path / "root"), "--socket", str(tmp_path / "socket"))
+    finally:
+        subprocess.run(["umount", busy], check=True)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"dockmagic engine: cannot take up the data root {tmp_path / 'root'}: ")
+    assert "half-made" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
 def test_data_root_that_cannot_be_written() -> None:
     refused = run_engine("--data-root", "/proc/nowhere")
     assert refused.returncode == 1
