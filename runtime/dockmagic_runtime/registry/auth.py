@@ -121,4 +121,5 @@ class Authorizer:
         token = answer.get("token") or answer.get("access_token")
         if not token:
             raise Unreachable("authorization server did not include a token in the response")
-        return str(token), int(answer.get("expires_in") or 60)
+        seconds = answer.get("expires_in")
+        return str(token), seconds if isinstance(seconds, int) and seconds > 0 else 60

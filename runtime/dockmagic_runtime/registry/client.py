@@ -61,6 +61,7 @@ _ACCEPT = ", ".join(
     )
 )
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
+_NOBODY = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError)
 _BROKEN = (aiohttp.ClientError, asyncio.TimeoutError, OSError, UnicodeError)
 
 
@@ -150,7 +151,7 @@ class Registry:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One exchange, retried as the module says. `body` makes the request body anew for each attempt.
 
-        A refused connection is not retried: where nobody listens, the next endpoint is the better bet.
+        A refused connection, or none, is not retried: where nobody is, the next endpoint is the better bet.
         Raises RegistryError for any status but `ok`, Unreachable when there was no answer.
         """
         pause = FIRST_PAUSE
@@ -167,7 +168,7 @@ class Registry:
                     **options,
                 )
             except _BROKEN as error:
-                if last or isinstance(error, aiohttp.ClientConnectorError | ValueError):
+                if last or isinstance(error, _NOBODY):
                     raise unreachable(method, url, error) from error
                 log.info("%s %s: %s; trying again", method, url, error)
             else:
@@ -212,8 +213,7 @@ class Registry:
         endpoint = self._realm(url)
         body = (lambda: aiohttp.FormData(dict(data))) if data else None
         async with self.request(endpoint, method, url, headers=headers, body=body, params=params) as response:
-            document = await response.json(content_type=None)
-            return document if isinstance(document, dict) else {}
+            return await _document(response)
 
     def _realm(self, url: str) -> Endpoint:
         """The token server gets the trust of the registry on the same host, if it is that."""
@@ -329,7 +329,7 @@ class Repository:
         ) as answer:
             if answer.status == 201:
                 return None
-            return urljoin(str(answer.url), answer.headers["Location"])
+            return _location(answer)
 
     async def _send(
         self, location: str, digest: str, size: int, offset: int, body: Callable[[int], Any]
@@ -345,7 +345,7 @@ class Repository:
             async with self._exchange(
                 "PATCH", location, ok=(202,), action="pull,push", headers=ranged, body=rest, attempts=1
             ) as answer:
-                location = urljoin(str(answer.url), answer.headers["Location"])
+                location = _location(answer)
             headers, rest = {"Content-Length": "0"}, lambda: b""
         target = f"{location}{'&' if '?' in location else '?'}digest={digest}"
         async with self._exchange(
@@ -379,7 +379,7 @@ class Repository:
         where: str | None = "tags/list"
         while where:
             async with self._exchange("GET", where) as response:
-                tags += (await response.json(content_type=None)).get("tags") or []
+                tags += [str(tag) for tag in (await _document(response)).get("tags") or []]
                 following = response.links.get("next")
                 where = urljoin(str(response.url), str(following["url"])) if following else None
         return tags
@@ -421,6 +421,26 @@ class Repository:
             if error.message == NO_CREDENTIALS and method == "GET":
                 raise RegistryError(401, "", f'Get "{url}": {error.message}') from None
             raise
+
+
+async def _document(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """The JSON object in an answer. Raises RegistryError if there is none."""
+    try:
+        document = await response.json(content_type=None)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise RegistryError(
+            response.status, "", f"{response.url.with_query(None)} answers with no JSON object"
+        )
+    return document
+
+
+def _location(answer: aiohttp.ClientResponse) -> str:
+    """Where an upload goes on. Raises RegistryError if the registry does not say."""
+    if "Location" not in answer.headers:
+        raise RegistryError(answer.status, "", f"{answer.url.host} does not say where to send the blob")
+    return urljoin(str(answer.url), answer.headers["Location"])
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
