@@ -191,7 +191,7 @@ class BlobWriter:
     def abort(self, keep: bool = True) -> None:
         """Stop here. What has arrived stays for a later writer if `keep` and the digest is known."""
         self._close()
-        if not (keep and self._resumable):
+        if not (keep and self._resumable and self.offset):
             self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> "BlobWriter":

@@ -267,6 +267,16 @@ async def test_a_corrupt_blob_is_refused_and_nothing_is_kept(bench: Bench) -> No
     assert bench.images.layers.diff_ids() == []
 
 
+async def test_a_blob_that_is_not_there(bench: Bench) -> None:
+    made = small("one")
+    async with FaultyRegistry().serving() as server:
+        name = put(server, made)
+        del server.blobs[digest(made.blobs[0])]
+        with pytest.raises(NotFound, match="blob unknown"):
+            await bench.pull(name)
+    assert list((bench.root / "images/ingest").iterdir()) == []
+
+
 async def test_a_truncated_blob_is_refused(bench: Bench) -> None:
     made = small("one")
     async with FaultyRegistry().serving() as server:
