@@ -6,10 +6,12 @@ Layers that were pulled have both. `take_in` makes both of a tar that somebody h
 
 import asyncio
 import io
+import threading
 from typing import BinaryIO, cast
 
 from isal import igzip
 
+from dockmagic_runtime.images.pipes import in_own_thread, settled
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import Descriptor
@@ -47,19 +49,37 @@ def take_in(content: ContentStore, layers: LayerStore, stream: BinaryIO) -> tupl
 
 
 async def blob_for(images: ImageStore, diff_id: str) -> Descriptor:
-    """The blob of a layer, made if there is none. For use inside of `images.adding()`."""
-    blob = images.blob_of(diff_id)
-    if blob and images.content.has(blob.digest):
+    """The blob of a layer, made if there is none. For use inside of `images.adding()`.
+
+    Of two that want the same one makes it, and the other waits. Cancelled, it stops and leaves nothing.
+    """
+    async with images.packing(diff_id):
+        blob = images.blob_of(diff_id)
+        if not (blob and images.content.has(blob.digest)):
+            blob = await _packed(images, diff_id)
+            images.record_blob(diff_id, blob)
         return blob
-    blob = await asyncio.to_thread(_pack, images.content, images.layers, diff_id)
-    images.record_blob(diff_id, blob)
-    return blob
 
 
-def _pack(content: ContentStore, layers: LayerStore, diff_id: str) -> Descriptor:
+async def _packed(images: ImageStore, diff_id: str) -> Descriptor:
+    stop = threading.Event()
+    packing = in_own_thread(lambda: _pack(images.content, images.layers, diff_id, stop))
+    try:
+        return await asyncio.shield(packing)
+    except BaseException:
+        stop.set()
+        await settled(packing)
+        raise
+
+
+class _Stopped(Exception):
+    """Nobody wants the blob any more."""
+
+
+def _pack(content: ContentStore, layers: LayerStore, diff_id: str, stop: threading.Event) -> Descriptor:
     with content.writer() as writer:
         with _gzip(writer) as packed:
-            layers.tar(diff_id, packed)
+            layers.tar(diff_id, cast(BinaryIO, _Stoppable(packed, stop)))
         digest, size = writer.commit()
     return Descriptor(descriptor.OCI_LAYER_GZIP, digest, size)
 
@@ -84,6 +104,19 @@ class Tee(io.RawIOBase):
         self._sink.write(data)
         buffer[: len(data)] = data
         return len(data)
+
+
+class _Stoppable:
+    """A stream to write to, until `stop` is set."""
+
+    def __init__(self, stream: BinaryIO, stop: threading.Event) -> None:
+        self._stream = stream
+        self._stop = stop
+
+    def write(self, data: bytes) -> int:
+        if self._stop.is_set():
+            raise _Stopped
+        return self._stream.write(data)
 
 
 class _Sink(io.RawIOBase):

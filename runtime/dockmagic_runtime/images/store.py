@@ -17,6 +17,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
 from dockmagic_runtime.images import describe, host, listing, removal
@@ -74,6 +75,7 @@ class ImageStore:
         self._adding = 0
         self._collection_due = False
         self._collecting = asyncio.Lock()
+        self._packing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         database.migrate("images", *_TABLES)
         self._host = host.host_image()
         self._images: dict[str, Image] = {}
@@ -273,6 +275,10 @@ class ImageStore:
             self._adding -= 1
             if self._collection_due and not self._adding:
                 await self.collect()
+
+    def packing(self, diff_id: str) -> asyncio.Lock:
+        """Whoever holds it is the only one to make the blob of that layer."""
+        return self._packing.setdefault(diff_id, asyncio.Lock())
 
     async def collect(self) -> None:
         """Delete the layers and blobs that nothing needs. Cut off, the next one makes up for the rest."""

@@ -1,5 +1,6 @@
 """Push into a real registry, and back."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from dockmagic_runtime.errors import EngineError, NotFound, Unauthorized
+from dockmagic_runtime.images.blobs import blob_for
 from dockmagic_runtime.images.push import push, push_all
 from dockmagic_runtime.oci.reference import parse_reference
 
@@ -153,6 +155,36 @@ async def test_an_upload_that_breaks_off_goes_on(bench: Bench, resumes: bool) ->
         assert large == [("PATCH", layer["size"] - 200_000)], "only what was missing"
     else:
         assert large == [("PUT", layer["size"])]
+
+
+async def test_a_push_that_is_given_up_stops_packing(bench: Bench, tmp_path: Path) -> None:
+    ingest = bench.root / "images/ingest"
+    with registry(tmp_path) as address:
+        name = parse_reference(f"{address}/mine:v1")
+        # More than is packed in the time between two looks.
+        bench.build(*(os.urandom(20_000_000).hex() for _ in range(3)), names=(name.familiar(),))
+        pushing = asyncio.create_task(push(bench.images, bench.registry, name))
+        while not list(ingest.iterdir()):
+            assert not pushing.done()
+            await asyncio.sleep(0.001)
+        pushing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pushing
+        assert list(ingest.iterdir()) == []
+        digests = await asyncio.gather(*(push(bench.images, bench.registry, name) for _ in range(2)))
+    assert digests[0] == digests[1]
+
+
+async def test_what_is_wanted_twice_is_packed_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bench.build("one")
+    packed: list[str] = []
+    tar = bench.images.layers.tar
+    monkeypatch.setattr(
+        bench.images.layers, "tar", lambda diff_id, out: (packed.append(diff_id), tar(diff_id, out))
+    )
+    async with bench.images.adding():
+        first, second = await asyncio.gather(*(blob_for(bench.images, made.diff_ids[0]) for _ in range(2)))
+    assert first == second and packed == [made.diff_ids[0]]
 
 
 async def test_a_layer_is_mounted_from_another_repository(bench: Bench, tmp_path: Path) -> None:
