@@ -148,7 +148,8 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 async def _send_archive(call: Call, names: list[str]) -> web.StreamResponse:
-    return await send_tar(call, archive.save(call.services.images, names))
+    # Before the first piece the layers that were never sent are packed, which takes a while and says nothing.
+    return await while_connected(call, send_tar(call, archive.save(call.services.images, names)))
 
 
 @routes.get("/images/get")

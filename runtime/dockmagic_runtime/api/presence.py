@@ -1,4 +1,4 @@
-"""Streams that end with their client: following logs, events and statistics.
+"""Streams that end with their client: following logs, events and statistics; pull, push, load and build.
 
 aiohttp tells a handler that its client has gone when it next writes, which for a quiet stream may be never.
 The kernel knows at once: a closed unix or TCP connection is an EPOLLRDHUP of epoll(7).
