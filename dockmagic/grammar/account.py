@@ -118,11 +118,15 @@ class Accounts:
 
     def add(self, server: str, username: str, password: str, token: str) -> None:
         from docker.auth import TOKEN_USERNAME
+        from docker.credentials.errors import StoreError
 
         config = self._read()
         store = self._store(config, server)
         if store is not None:
-            store.store(server, TOKEN_USERNAME if token else username, token or password)
+            try:
+                store.store(server, TOKEN_USERNAME if token else username, token or password)
+            except StoreError as error:
+                raise DockmagicError(f"Error saving credentials: {error}") from None
         else:
             entry = {"identitytoken": token} if token else {}
             pair = f"{username}:{'' if token else password}"

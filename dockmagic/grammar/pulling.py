@@ -77,9 +77,13 @@ def _objects(decoder: json.JSONDecoder, text: str) -> Iterator[dict[str, Any]]:
 def credentials(session: Session, repository: str) -> dict[str, bytes]:
     """The `X-Registry-Auth` header, from the same configuration that the docker command uses."""
     from docker.auth import get_config_header, resolve_repository_name
+    from docker.errors import DockerException
 
     registry, _name = resolve_repository_name(repository)
-    header = get_config_header(session.api, registry)
+    try:
+        header = get_config_header(session.api, registry)
+    except DockerException as error:
+        raise DockmagicError(f"error getting credentials - {error.__cause__ or error}") from None
     return {"X-Registry-Auth": header} if header else {}
 
 

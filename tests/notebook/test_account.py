@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from docker.models.images import Image
 
+from dockmagic.errors import DockmagicError
 from tests.runtime.registry.servers import PASSWORD, USER, registry
 
 from .conftest import Run
@@ -92,6 +93,77 @@ def test_a_build_begins_with_an_image_of_a_private_registry(run: Run, address: s
     assert f"Begins a stage, called build, with the files and settings of the image {base}." in told
     assert "Copies /src/Main.class of the stage build to /app/, as a layer." in told
     run(f"%docker rmi -f dockmagic-test/java {base}")
+
+
+HELPER = """#!/usr/bin/env python3
+# A credential helper (docker-credential-helpers, README "Development"): credentials in a file of its own.
+import json, pathlib, sys
+file = pathlib.Path(__file__).with_suffix(".json")
+known = json.loads(file.read_text()) if file.exists() else {}
+said = sys.stdin.read().strip()
+if sys.argv[1] == "store":
+    entry = json.loads(said)
+    known[entry["ServerURL"]] = entry
+elif sys.argv[1] == "erase":
+    known.pop(said, None)
+elif sys.argv[1] == "list":
+    print(json.dumps({server: entry["Username"] for server, entry in known.items()}))
+elif said in known:
+    print(json.dumps(known[said]))
+else:
+    print("credentials not found in native keychain")
+    sys.exit(1)
+file.write_text(json.dumps(known))
+"""
+
+
+@pytest.mark.parametrize("setting", ["credsStore", "credHelpers"])
+def test_a_credential_helper_is_honoured(
+    run: Run, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    helper = tmp_path / "docker-credential-fake"
+    helper.write_text(HELPER)
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    file = Path(os.environ["DOCKER_CONFIG"]) / "config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({setting: "fake" if setting == "credsStore" else {address: "fake"}}))
+    name = f"{address}/box:3"
+    run(f"%docker tag IMAGE {name}")
+    ran = run(f"%%docker login -u {USER} --password-stdin {address}\n{PASSWORD}\n")
+    assert ran.value == "Login Succeeded" and "unencrypted" not in ran.stderr
+    kept = json.loads(helper.with_suffix(".json").read_text())
+    assert (kept[address]["Username"], kept[address]["Secret"]) == (USER, PASSWORD)
+    assert PASSWORD not in file.read_text()
+    pushed = run(f"%docker push -q {name}")
+    assert isinstance(pushed.value, Image), pushed
+    theirs = subprocess.run(["docker", "push", name], capture_output=True, text=True, check=False)
+    assert theirs.returncode == 0, theirs.stderr
+    run(f"%docker logout {address}")
+    assert json.loads(helper.with_suffix(".json").read_text()) == {}
+    assert "log in to" in str(run(f"%docker push -q {name}").error)
+    run(f"%docker rmi {name}")
+
+
+def test_a_credential_helper_that_is_missing(run: Run, address: str) -> None:
+    file = Path(os.environ["DOCKER_CONFIG"]) / "config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"credHelpers": {address: "nowhere"}}))
+    name = f"{address}/box:4"
+    run(f"%docker tag IMAGE {name}")
+    for cell in (f"%docker login -u {USER} -p '{PASSWORD}' {address}", f"%docker push {name}"):
+        error = run(cell).error
+        assert isinstance(error, DockmagicError), cell
+        assert "docker-credential-nowhere" in str(error) and "\n" not in str(error)
+    run(f"%docker rmi {name}")
+
+
+def test_a_configuration_that_is_none(run: Run, address: str) -> None:
+    file = Path(os.environ["DOCKER_CONFIG"]) / "config.json"
+    file.parent.mkdir()
+    file.write_text("{nonsense")
+    error = run(f"%docker login -u {USER} -p '{PASSWORD}' {address}").error
+    assert isinstance(error, DockmagicError) and str(file) in str(error)
 
 
 def test_a_wrong_password_is_not_kept(run: Run, address: str) -> None:

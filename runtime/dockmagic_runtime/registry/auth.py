@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.registry.challenge import Challenge
 from dockmagic_runtime.registry.failures import RegistryError, Unreachable
 
 NO_CREDENTIALS = "no basic auth credentials"
+_FIELDS = ("username", "password", "auth", "identitytoken", "registrytoken")
 _EARLY = 10
 """Seconds before its end at which a token counts as expired."""
 
@@ -45,10 +47,19 @@ class Credentials:
 
     @classmethod
     def from_auth(cls, auth: Mapping[str, Any] | None) -> "Credentials":
-        auth = auth or {}
+        """Of a client's JSON, whose names Go reads in any case: docker-py writes some with capitals.
+
+        Raises InvalidParameter.
+        """
+        auth = {name.lower(): value for name, value in (auth or {}).items()}
+        if not all(isinstance(auth.get(name) or "", str) for name in _FIELDS):
+            raise InvalidParameter("invalid credentials: user name, password and tokens are texts")
         username, password = auth.get("username") or "", auth.get("password") or ""
         if auth.get("auth") and not username:
-            username, _, password = base64.b64decode(auth["auth"]).decode().partition(":")
+            try:
+                username, _, password = base64.b64decode(auth["auth"]).decode().partition(":")
+            except ValueError:
+                raise InvalidParameter("invalid credentials: auth is not base64 of name:password") from None
         return cls(username, password, auth.get("identitytoken") or "", auth.get("registrytoken") or "")
 
     @property
