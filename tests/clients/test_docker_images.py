@@ -1,6 +1,5 @@
 """The docker command and images: made, named, told about, moved through registries and archives, removed."""
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -9,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from tests.conftest import EngineProcess
-from tests.runtime.registry.servers import PASSWORD, USER, registry
+from tests.runtime.registry.servers import PASSWORD, USER, SilentRegistry, registry
 
 
 @pytest.fixture
@@ -128,40 +126,20 @@ def test_a_registry_with_a_password(
 
 
 @pytest.mark.parametrize("command", ["pull", "push"])
-async def test_interrupted_while_nothing_is_told(here: EngineProcess, command: str) -> None:
+def test_interrupted_while_nothing_is_told(here: EngineProcess, command: str) -> None:
     """Ctrl-C ends the engine's part at once, also while it waits for a registry that does not answer."""
-    asked, let_go = asyncio.Event(), asyncio.Event()
-
-    async def answer(request: web.Request) -> web.Response:
-        if request.path == "/v2/":
-            return web.json_response({})
-        asked.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            let_go.set()
-        raise AssertionError("nobody sets it")
-
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        name = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}/test/slow:1"  # type: ignore[union-attr]
+    with SilentRegistry() as silent:
+        name = f"{silent.address}/test/slow:1"
         here.docker("tag", "busybox", name)
-        client = await asyncio.create_subprocess_exec(
-            *("docker", "-H", here.address, command, name),
+        client = subprocess.Popen(
+            ["docker", "-H", here.address, command, name],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        await asyncio.wait_for(asked.wait(), 10)
+        assert silent.asked.wait(10)
         client.send_signal(signal.SIGINT)
-        await client.wait()
-        await asyncio.wait_for(let_go.wait(), 10)
-    finally:
-        await runner.cleanup()
+        client.wait(10)
+        assert silent.let_go.wait(10)
 
 
 def test_pulled(here: EngineProcess) -> None:

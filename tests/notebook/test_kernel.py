@@ -13,6 +13,8 @@ import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+from tests.runtime.registry.servers import SilentRegistry
+
 from .conftest import IMAGE, LABEL
 
 Notebook = Callable[..., nbformat.NotebookNode]
@@ -176,6 +178,17 @@ def test_stop_of_a_build_ends_its_step_and_its_picture(kernel: Kernel, docker_ho
     client = docker.DockerClient(base_url=docker_host)
     client.images.remove("dockmagic-test/stopped")
     client.close()
+
+
+@pytest.mark.parametrize("command", ["pull", "push"])
+def test_stop_ends_a_transfer_of_which_nothing_is_told(kernel: Kernel, command: str) -> None:
+    with SilentRegistry() as silent:
+        name = f"{silent.address}/slow:1"
+        kernel.run(f"%docker tag IMAGE {name}")
+        messages, seconds = kernel.run(f"%image {command} {name}", 1.0)
+        assert errors(messages) == ["Interrupted"] and seconds < 0.5
+        assert silent.asked.is_set() and silent.let_go.wait(10)
+        kernel.run(f"%docker rmi {name}")
 
 
 def test_stop_is_ctrl_c_for_a_foreground_container(kernel: Kernel, docker_host: str, name: str) -> None:

@@ -8,9 +8,11 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from aiohttp import web
@@ -79,6 +81,47 @@ def _wait_for_port(process: subprocess.Popen[bytes], address: str, port: int, lo
             return
         time.sleep(0.02)
     raise AssertionError(f"docker-registry does not listen: {log.read_text()}")
+
+
+class SilentRegistry:
+    """Says that it is a registry, and then nothing to anybody, however long they wait.
+
+    `asked` is set when somebody waits, `let_go` when one of them has given up.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.let_go = asked, let_go = threading.Event(), threading.Event()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if self.path == "/v2/":
+                    self.send_response(200)
+                    self.send_header("Content-Length", "2")
+                    self.end_headers()
+                    self.wfile.write(b"{}")
+                    return
+                asked.set()
+                self.connection.recv(1)
+                let_go.set()
+                self.close_connection = True
+
+            do_HEAD = do_GET
+
+            def log_message(self, format: str, *args: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "SilentRegistry":
+        threading.Thread(target=self._server.serve_forever).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @dataclass
