@@ -55,7 +55,8 @@ async def blob_for(images: ImageStore, diff_id: str) -> Descriptor:
     """
     async with images.packing(diff_id):
         blob = images.blob_of(diff_id)
-        if not (blob and images.content.has(blob.digest)):
+        # One that has lost its end is made anew: whoever is sent it would wait for the rest.
+        if not (blob and images.content.has(blob.digest) and images.content.size(blob.digest) == blob.size):
             blob = await _packed(images, diff_id)
             images.record_blob(diff_id, blob)
         return blob

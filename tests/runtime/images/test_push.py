@@ -157,6 +157,28 @@ async def test_an_upload_that_breaks_off_goes_on(bench: Bench, resumes: bool) ->
         assert large == [("PUT", layer["size"])]
 
 
+async def test_a_blob_that_has_rotted(bench: Bench, tmp_path: Path) -> None:
+    """Of other bytes it makes no tag; one that is too short would be waited for, and is made anew."""
+    with registry(tmp_path) as address:
+        name = parse_reference(f"{address}/mine:v1")
+        made = bench.build(os.urandom(1000).hex(), names=(name.familiar(),))
+        async with bench.images.adding():
+            blob = await blob_for(bench.images, made.diff_ids[0])
+        path = bench.images.content.path(blob.digest)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + b"?")
+        with pytest.raises(EngineError, match=r"^digest invalid: "):
+            await push(bench.images, bench.registry, name)
+        with pytest.raises(NotFound):
+            await bench.pull(name.familiar())
+        path.write_bytes(whole[:-100])
+        await push(bench.images, bench.registry, name)
+        assert path.read_bytes() == whole
+        other = Bench.at(tmp_path / "other")
+        assert (await other.pull(name.familiar())).id == made.id
+        await other.registry.close()
+
+
 async def test_a_push_that_is_given_up_stops_packing(bench: Bench, tmp_path: Path) -> None:
     ingest = bench.root / "images/ingest"
     with registry(tmp_path) as address:
