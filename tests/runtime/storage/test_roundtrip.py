@@ -4,81 +4,113 @@ Random operations are done through a real overlay mount; the upper directory bec
 into another store; the two merged views must be the same tree, and the diff ID the same.
 """
 
+import contextlib
 import io
 import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from dockmagic_runtime.kernel.trees import remove_at
 from dockmagic_runtime.storage.layers import LayerStore
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
-from dockmagic_runtime.storage.unpack import remove_tree
+from dockmagic_runtime.storage.overlayform import is_portable, is_whiteout
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 NAMES = [b"a", b"b", b".c", "é".encode(), b"\xff", b"n" * 120]
-paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map(b"/".join)
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+picks = st.integers(0, 1000)
+names = st.sampled_from(NAMES)
 modes = st.sampled_from([0o644, 0o600, 0o755, 0o4755, 0o2770, 0o1777, 0o000])
 owners = st.sampled_from([0, 1, 1000, 3_000_000])
 times = st.sampled_from([0, 1, 1_700_000_000, 5_000_000_000])
+# Each with a pick of what is there already: a directory to make something in, or something to change.
 operations = st.one_of(
-    st.tuples(st.just("file"), paths, st.binary(max_size=700), modes, owners, times),
-    st.tuples(st.just("directory"), paths, modes, owners),
-    st.tuples(st.just("symlink"), paths, st.sampled_from([b"a", b"/b", b"../.c", b"t" * 130])),
-    st.tuples(st.just("link"), paths, paths),
-    st.tuples(st.just("fifo"), paths, modes),
-    st.tuples(st.just("device"), paths, modes),
-    st.tuples(st.just("remove"), paths),
-    st.tuples(st.just("replace"), paths),
-    st.tuples(st.just("mode"), paths, modes),
-    st.tuples(st.just("attribute"), paths, st.sampled_from(["user.x", "user.y"]), st.binary(max_size=200)),
+    st.tuples(st.just("file"), picks, names, st.binary(max_size=700), modes, owners, times),
+    st.tuples(st.just("directory"), picks, names, modes, owners),
+    st.tuples(st.just("symlink"), picks, names, st.sampled_from([b"a", b"/b", b"../.c", b"t" * 130])),
+    st.tuples(st.just("link"), picks, names, picks),
+    st.tuples(st.just("rename"), picks, names, picks),
+    st.tuples(st.just("fifo"), picks, names, modes),
+    st.tuples(st.just("device"), picks, names, modes),
+    st.tuples(st.just("remove"), picks),
+    st.tuples(st.just("replace"), picks),
+    st.tuples(st.just("mode"), picks, modes),
+    st.tuples(st.just("owner"), picks, owners),
+    st.tuples(st.just("attribute"), picks, st.sampled_from(["user.x", "user.y"]), st.binary(max_size=200)),
+    st.tuples(st.just("attribute"), picks, st.just("security.capability"), st.just(CAPABILITY)),
 )
+EVERYTHING = {"whiteout", "opaque", "hard link", "user.x", "user.y", "security.capability", "set-user-ID"}
 
 
 def perform(root: int, operation: tuple) -> None:
-    """Do it if it can be done; what the kernel refuses (no such file, is a directory) just has no effect."""
-    kind, path, *rest = operation
-    try:
-        if kind == "file":
-            content, mode, owner, time = rest
-            fd = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root
-            )
-            with os.fdopen(fd, "wb") as file:
-                file.write(content)
-                os.fchown(fd, owner, owner)
-                os.fchmod(fd, mode)
-                file.flush()
-                os.utime(fd, (time, time))
-        elif kind == "directory":
-            mode, owner = rest
-            os.mkdir(path, dir_fd=root)
-            os.chown(path, owner, owner, dir_fd=root)
-            os.chmod(path, mode, dir_fd=root)
-        elif kind == "symlink":
-            os.symlink(rest[0], path, dir_fd=root)
-        elif kind == "link":
-            os.link(rest[0], path, src_dir_fd=root, dst_dir_fd=root, follow_symlinks=False)
-        elif kind == "fifo":
-            os.mknod(path, stat.S_IFIFO | rest[0], dir_fd=root)
-        elif kind == "device":
-            os.mknod(path, stat.S_IFCHR | rest[0], os.makedev(1, 3), dir_fd=root)
-        elif kind == "remove":
-            remove_tree(root, path)
-        elif kind == "replace":
-            remove_tree(root, path)
-            os.mkdir(path, dir_fd=root)
-        elif kind == "mode":
-            os.chmod(path, rest[0], dir_fd=root, follow_symlinks=True)
-        else:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root)
-            try:
-                os.setxattr(fd, rest[0], rest[1])
-            finally:
-                os.close(fd)
-    except OSError:
+    """Do it if it can be done; what the kernel refuses (is a directory, another device) has no effect."""
+    kind, pick, *rest = operation
+    there = describe(root)
+    paths = sorted(there)
+    if kind in MAKING:
+        directories = [b".", *(path for path in paths if stat.S_ISDIR(there[path][0]))]
+        path = directories[pick % len(directories)] + b"/" + rest.pop(0)
+    elif not paths:
         return
+    else:
+        path = paths[pick % len(paths)]
+    if kind in ("link", "rename"):
+        if not paths:
+            return
+        rest = [paths[rest[0] % len(paths)]]
+    with contextlib.suppress(OSError):
+        (MAKING | CHANGING)[kind](root, path, *rest)
+
+
+def make_file(root: int, path: bytes, content: bytes, mode: int, owner: int, time: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(os.open(path, flags, dir_fd=root), "wb") as file:
+        file.write(content)
+        os.fchown(file.fileno(), owner, owner)
+        os.fchmod(file.fileno(), mode)
+        file.flush()
+        os.utime(file.fileno(), (time, time))
+
+
+def make_directory(root: int, path: bytes, mode: int, owner: int) -> None:
+    os.mkdir(path, dir_fd=root)
+    os.chown(path, owner, owner, dir_fd=root)
+    os.chmod(path, mode, dir_fd=root)
+
+
+def replace(root: int, path: bytes) -> None:
+    remove_at(root, path)
+    os.mkdir(path, dir_fd=root)
+
+
+def set_attribute(root: int, path: bytes, name: str, value: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root)
+    try:
+        os.setxattr(fd, name, value)
+    finally:
+        os.close(fd)
+
+
+MAKING: dict[str, Callable[..., None]] = {
+    "file": make_file,
+    "directory": make_directory,
+    "symlink": lambda root, path, target: os.symlink(target, path, dir_fd=root),
+    "link": lambda root, path, to: os.link(to, path, src_dir_fd=root, dst_dir_fd=root, follow_symlinks=False),
+    "rename": lambda root, path, old: os.rename(old, path, src_dir_fd=root, dst_dir_fd=root),
+    "fifo": lambda root, path, mode: os.mknod(path, stat.S_IFIFO | mode, dir_fd=root),
+    "device": lambda root, path, mode: os.mknod(path, stat.S_IFCHR | mode, os.makedev(1, 3), dir_fd=root),
+}
+CHANGING: dict[str, Callable[..., None]] = {
+    "remove": remove_at,
+    "replace": replace,
+    "mode": lambda root, path, mode: os.chmod(path, mode, dir_fd=root),
+    "owner": lambda root, path, owner: os.chown(path, owner, owner, dir_fd=root, follow_symlinks=False),
+    "attribute": set_attribute,
+}
 
 
 def describe(root: int) -> dict[bytes, tuple]:
@@ -105,7 +137,7 @@ def describe(root: int) -> dict[bytes, tuple]:
                 file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=root)
                 if stat.S_ISREG(status.st_mode):
                     content = os.pread(file, 1 << 20, 0)
-                attributes = {key: os.getxattr(file, key) for key in os.listxattr(file) if "user." in key}
+                attributes = {key: os.getxattr(file, key) for key in os.listxattr(file) if is_portable(key)}
                 os.close(file)
             same = (
                 first.setdefault(status.st_ino, path) if status.st_nlink > 1 and content is not None else path
@@ -115,9 +147,35 @@ def describe(root: int) -> dict[bytes, tuple]:
     return tree
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(operations, max_size=20), st.lists(operations, max_size=20))
-def test_apply_of_diff_is_identity(before: list[tuple], after: list[tuple]) -> None:
+def kinds_in(upper: Path) -> set[str]:
+    """What of EVERYTHING an upper directory has."""
+    kinds: set[str] = set()
+    for folder, directories, files in os.walk(os.fsencode(upper)):
+        for path in (os.path.join(folder, name) for name in (*directories, *files)):  # noqa: PTH118
+            status = os.lstat(path)
+            attributes = os.listxattr(path, follow_symlinks=False)
+            kinds.update(attributes)
+            kinds.update({"opaque"} if "trusted.overlay.opaque" in attributes else ())
+            kinds.update({"whiteout"} if is_whiteout(status) else ())
+            kinds.update({"hard link"} if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode) else ())
+            kinds.update({"set-user-ID"} if status.st_mode & stat.S_ISUID else ())
+    return kinds
+
+
+def test_apply_of_diff_is_identity() -> None:
+    seen: set[str] = set()
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(operations, max_size=20), st.lists(operations, max_size=20))
+    def same(before: list[tuple], after: list[tuple]) -> None:
+        seen.update(round_trip(before, after))
+
+    same()
+    assert seen >= EVERYTHING, "else the random operations prove nothing of these"
+
+
+def round_trip(before: list[tuple], after: list[tuple]) -> set[str]:
+    """Two layers, each from operations on top of what was; what kinds of entries the second one had."""
     # Overlayfs needs a real file system below; not every /tmp is one.
     scratch = Path(tempfile.mkdtemp(prefix="dockmagic-test-", dir="/var/tmp"))
     try:
@@ -137,6 +195,7 @@ def test_apply_of_diff_is_identity(before: list[tuple], after: list[tuple]) -> N
                 expected = describe(mount)
             finally:
                 os.close(mount)
+            kinds = kinds_in(upper)
             layer = layers.commit(upper)
             shutil.rmtree(work)
             tar = io.BytesIO()
@@ -151,5 +210,6 @@ def test_apply_of_diff_is_identity(before: list[tuple], after: list[tuple]) -> N
             assert describe(merged) == expected
         finally:
             os.close(merged)
+        return kinds
     finally:
         shutil.rmtree(scratch)
