@@ -127,6 +127,29 @@ async def test_credentials_stay_at_their_host(registry: Registry) -> None:
     assert seen == [None]
 
 
+@pytest.mark.parametrize(
+    ("auth", "sentence"),
+    [
+        ({"Username": "alice", "Password": "x"}, r"alice has no right to that at 127\.0\.0\.1:\d+\)$"),
+        (None, r"requested access to the resource is denied$"),
+    ],
+)
+async def test_a_right_that_one_does_not_have(
+    registry: Registry, auth: dict[str, str] | None, sentence: str
+) -> None:
+    """The names of credentials may have capitals: docker-py writes those of a credential helper so."""
+
+    async def answer(request: web.Request) -> web.Response:
+        if auth and not request.headers.get("Authorization"):
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return web.json_response({}, status=200 if request.path == "/v2/" else 403)
+
+    async with serving(answer) as address:
+        repository = await opened(registry, address, auth)
+        with pytest.raises(RegistryError, match=rf"^denied: .*{sentence}"):
+            await repository.upload(DIGEST, 1, lambda offset: b"x")
+
+
 async def test_an_upload_without_a_place(registry: Registry) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=202 if request.method == "POST" else 200)
