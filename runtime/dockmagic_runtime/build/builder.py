@@ -10,7 +10,6 @@ and nothing else: no process, no mount, no network, no file that `sweep` would n
 import asyncio
 import contextlib
 import secrets
-import shutil
 import socket
 from collections.abc import AsyncIterable, Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore
+from dockmagic_runtime.kernel import trees
 from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.spawner import Spawner
@@ -76,9 +76,10 @@ class Builder:
         for build in self._root.iterdir():
             for step in (build / "steps").glob("*/upper"):
                 self._end_step(step.parent.name)
-            shutil.rmtree(build)
+            trees.remove(build)
         self.cache_mounts.sweep()
-        shutil.rmtree(self.private, ignore_errors=True)
+        if self.private.exists():
+            trees.remove(self.private)
 
     def _end_step(self, step: str) -> None:
         """Kill what runs of it, and wait for its shim, which writes a last file beside the step's others."""
@@ -159,7 +160,7 @@ class Builder:
         finally:
             try:
                 if directory.exists():
-                    removing = asyncio.ensure_future(asyncio.to_thread(shutil.rmtree, directory))
+                    removing = asyncio.ensure_future(asyncio.to_thread(trees.remove, directory))
                     await pipes.settled(removing)
                     removing.result()
             finally:

@@ -16,11 +16,11 @@ from typing import BinaryIO, NamedTuple
 
 from dockmagic_runtime.build.ignore import Ignore, component
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
-from dockmagic_runtime.kernel import paths
+from dockmagic_runtime.kernel import paths, trees
 from dockmagic_runtime.storage import overlayform, tar
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
-from dockmagic_runtime.storage.unpack import Unpacker, remove_tree
+from dockmagic_runtime.storage.unpack import Unpacker
 from dockmagic_runtime.storage.written import File, Written
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -153,7 +153,7 @@ def drop_ignored(context: Context, ignore: Ignore) -> None:
                     is_directory = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
                     excluded = ignore.excludes(child)
                     if excluded and not (is_directory and ignore.takes_back):
-                        remove_tree(fd, name)
+                        trees.remove_at(fd, name)
                         context.written.forget()
                     elif is_directory:
                         pending.append(child)

@@ -8,7 +8,6 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -33,6 +32,7 @@ from dockmagic_runtime.build.state import State
 from dockmagic_runtime.build.threads import beside, in_thread
 from dockmagic_runtime.containers.accounts import read_account_files
 from dockmagic_runtime.errors import EngineError, InvalidParameter
+from dockmagic_runtime.kernel import trees
 from dockmagic_runtime.kernel.syncfs import syncfs
 from dockmagic_runtime.oci.image import timestamp
 from dockmagic_runtime.process.messages import StartFailed
@@ -411,4 +411,4 @@ def _remove(snapshots: SnapshotStore, steps: Path, step: str) -> None:
     snapshots.remove(step)
     for directory in (steps / step, steps.parent / "mounts" / step):
         if directory.exists():
-            shutil.rmtree(directory)
+            trees.remove(directory)

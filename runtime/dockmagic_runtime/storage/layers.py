@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import queue
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
+from dockmagic_runtime.kernel import trees
 from dockmagic_runtime.kernel.syncfs import syncfs
 from dockmagic_runtime.oci.descriptor import digest_hex
 from dockmagic_runtime.storage.compression import decompress
@@ -62,7 +62,7 @@ class LayerStore:
     def sweep(self) -> None:
         """Remove what a crash left half-made. Call once, when the engine starts."""
         for path in self._tmp.iterdir():
-            _discard(path)
+            trees.remove(path)
 
     def get(self, diff_id: str) -> Layer | None:
         """The layer, or None if it is not here."""
@@ -174,7 +174,7 @@ class LayerStore:
         except FileNotFoundError:
             pass
         finally:
-            _discard(doomed)
+            trees.remove(doomed)
 
     def _existing(self, diff_id: str) -> Layer:
         layer = self.get(diff_id)
@@ -190,7 +190,7 @@ class LayerStore:
             yield path
         finally:
             if path.exists():
-                _discard(path)
+                trees.remove(path)
 
     def _publish(self, temporary: Path, diff_id: str, size: int) -> Layer:
         """Give a finished layer its name. If another thread was faster, its layer stays and this one goes."""
@@ -280,10 +280,3 @@ class _Sink(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._take(data)
         return len(data)
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -15,7 +15,6 @@ takes `upper/`, `work/` (overlayfs' own) and `snapshot.json` (its parent chain) 
 
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dockmagic_runtime.errors import Conflict, NotFound, SystemFailure
+from dockmagic_runtime.kernel import trees
 from dockmagic_runtime.storage.changes import changes
 from dockmagic_runtime.storage.initlayer import InitLayers
 from dockmagic_runtime.storage.layers import Layer, LayerStore
@@ -165,7 +165,7 @@ class SnapshotStore:
         (directory / "snapshot.json").unlink(missing_ok=True)
         for name in ("upper", "work"):
             if (directory / name).exists():
-                shutil.rmtree(directory / name)
+                trees.remove(directory / name)
 
     def sweep(self, keep: Iterable[str]) -> None:
         """Remove the directories of all keys but `keep`, and what a crash left half-made. At engine start."""
@@ -173,7 +173,7 @@ class SnapshotStore:
         self._init.sweep()
         for directory in self._root.iterdir():
             if directory.name not in kept:
-                shutil.rmtree(directory)
+                trees.remove(directory)
 
     def _lower(self, diff_ids: Sequence[str]) -> tuple[str, ...]:
         return tuple(map(str, self._layers.paths(diff_ids)))

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from dockmagic_runtime.kernel import paths
+from dockmagic_runtime.kernel import paths, trees
 from dockmagic_runtime.storage import overlayform, tar
 from dockmagic_runtime.storage.layers import Layer, LayerStore
 from dockmagic_runtime.storage.snapshots import SnapshotStore
-from dockmagic_runtime.storage.unpack import Unpacker, remove_tree
+from dockmagic_runtime.storage.unpack import Unpacker
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -46,7 +46,7 @@ def _delete(packed: BinaryIO, root: int) -> None:
             opaque = name == overlayform.OPAQUE_MARKER
             gone = overlayform.names(directory) if opaque else [name[len(overlayform.WHITEOUT_PREFIX) :]]
             for each in list(gone):
-                remove_tree(directory, each)
+                trees.remove_at(directory, each)
         except FileNotFoundError:
             continue
         finally:

@@ -298,18 +298,25 @@ def _number(text: bytes) -> int:
     if text[0] & 0x80:
         value = int.from_bytes(text, "big")
         bits = 8 * len(text)
-        return value - (1 << bits) if text[0] & 0x40 else value - (1 << (bits - 1))
+        value -= 1 << bits if text[0] & 0x40 else 1 << (bits - 1)
+        # Owners and devices are 32 bits to the kernel, sizes and times 63: no octal field can say more.
+        if not (0 <= value < 1 << 32 if len(text) == 8 else abs(value) < 1 << 63):
+            raise InvalidParameter("invalid tar header: number out of range")
+        return value
     digits = text.split(b"\0", 1)[0].strip()
-    try:
-        return int(digits, 8) if digits else 0
-    except ValueError:
-        raise InvalidParameter("invalid tar header: bad number") from None
+    # Python takes more for a number: "1_000", "+1", "0o1".
+    if digits.strip(b"01234567"):
+        raise InvalidParameter("invalid tar header: bad number")
+    return int(digits, 8) if digits else 0
 
 
-def _decimal(text: bytes) -> int:
+def _decimal(text: bytes, bits: int = 63) -> int:
     if not text.isdigit() or len(text) > 20:
         raise InvalidParameter("invalid tar header: bad number")
-    return int(text)
+    value = int(text)
+    if value >= 1 << bits:
+        raise InvalidParameter("invalid tar header: number out of range")
+    return value
 
 
 def _pairs(numbers: Iterator[int]) -> list[tuple[int, int]]:
@@ -341,6 +348,8 @@ def _pax_records(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if length < 5 or end > len(data) or data[end - 1 : end] != b"\n" or not equals or not key:
             raise InvalidParameter("invalid tar header: bad pax record")
+        if b"\0" in key or (key in (b"path", b"linkpath") and b"\0" in value):
+            raise InvalidParameter("invalid tar header: NUL in a pax record")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             sparse.append(_decimal(value))
         else:
@@ -359,9 +368,9 @@ def _apply_pax(entry: Entry, pax: dict[bytes, bytes], stored: int) -> int:
         elif key == b"size":
             stored = entry.size = _decimal(value)
         elif key == b"uid":
-            entry.uid = _decimal(value)
+            entry.uid = _decimal(value, 32)
         elif key == b"gid":
-            entry.gid = _decimal(value)
+            entry.gid = _decimal(value, 32)
         elif key == b"mtime":
             entry.mtime_ns = _pax_time(value)
         elif key.startswith(_XATTR):
@@ -382,7 +391,8 @@ def _pax_time(text: bytes) -> int:
 
 
 def _show(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")
+    text = name.decode(errors="backslashreplace")
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 _FRONT = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0"

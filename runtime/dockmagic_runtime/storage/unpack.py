@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
-from dockmagic_runtime.kernel import paths
+from dockmagic_runtime.kernel import paths, trees
 from dockmagic_runtime.storage import overlayform, tar
 from dockmagic_runtime.storage.written import SMALL, Written
 
@@ -215,8 +215,6 @@ class Unpacker:
         except FileNotFoundError:
             raise InvalidParameter(f"hard link {_show(path)} to {_show(target)}: no such file") from None
         try:
-            if _is_directory(source, target_name):
-                raise InvalidParameter(f"hard link {_show(path)} to {_show(target)}: it is a directory")
             self._again(
                 path,
                 directory,
@@ -225,6 +223,11 @@ class Unpacker:
                     target_name, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False
                 ),
             )
+        except PermissionError:
+            # What link(2) says of a directory, too.
+            if stat.S_ISDIR(os.stat(target_name, dir_fd=source, follow_symlinks=False).st_mode):
+                raise InvalidParameter(f"hard link {_show(path)} to {_show(target)}: a directory") from None
+            raise
         finally:
             os.close(source)
 
@@ -284,17 +287,28 @@ class Unpacker:
 
     def _directory(self, path: bytes) -> int:
         """A descriptor for the directory at `path`, made with its parents where the archive left them out."""
-        if not path:
-            return self._root
-        fd = self._open.get(path)
-        if fd is None:
-            try:
-                fd = paths.openat2(self._root, os.fsdecode(path), _DIRECTORY, _RESOLVE)
-            except (FileNotFoundError, NotADirectoryError):
-                fd = self._make_parent(path)
-            if len(self._open) >= _OPEN_DIRECTORIES:
-                self._forget_descriptors()
-            self._open[path] = self._opened(fd)
+        missing: list[bytes] = []
+        while (fd := self._present(path)) is None:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+        for each in reversed(missing):
+            fd = self._keep(each, self._make_parent(fd, each))
+        return fd
+
+    def _present(self, path: bytes) -> int | None:
+        """A descriptor for the directory at `path`; None if there is none."""
+        fd = self._open.get(path) if path else self._root
+        if fd is not None:
+            return fd
+        try:
+            return self._keep(path, paths.openat2(self._root, os.fsdecode(path), _DIRECTORY, _RESOLVE))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _keep(self, path: bytes, fd: int) -> int:
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            self._forget_descriptors()
+        self._open[path] = self._opened(fd)
         return fd
 
     def _opened(self, directory: int) -> int:
@@ -302,9 +316,8 @@ class Unpacker:
             self._giving_groups.add(directory)
         return directory
 
-    def _make_parent(self, path: bytes) -> int:
-        above, _, name = path.rpartition(b"/")
-        directory = self._directory(above)
+    def _make_parent(self, directory: int, path: bytes) -> int:
+        name = path.rpartition(b"/")[2]
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -329,7 +342,7 @@ class Unpacker:
             make()
 
     def _remove(self, path: bytes, directory: int, name: bytes) -> None:
-        remove_tree(directory, name)
+        trees.remove_at(directory, name)
         self._forget_descriptors(but=directory)
         inside = path + b"/"
         for known in [p for p in self._states if p == path or p.startswith(inside)]:
@@ -342,29 +355,6 @@ class Unpacker:
                 os.close(fd)
                 self._giving_groups.discard(fd)
         self._open = kept
-
-
-def _is_directory(directory: int, name: bytes) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def remove_tree(directory: int, name: bytes) -> None:
-    """Delete a file, or a directory with all that it has, without following any link."""
-    try:
-        os.unlink(name, dir_fd=directory)
-        return
-    except IsADirectoryError:
-        pass
-    fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-    try:
-        for child in overlayform.names(fd):
-            remove_tree(fd, child)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=directory)
 
 
 def _inside(name: bytes) -> bytes:
@@ -457,4 +447,5 @@ def _explained(path: bytes, error: OSError) -> InvalidParameter | SystemFailure:
 
 
 def _show(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")
+    text = name.decode(errors="backslashreplace")
+    return text if len(text) <= 200 else f"{text[:200]}…"
