@@ -15,7 +15,7 @@ RUNTIME = ROOT / "runtime/dockmagic_runtime"
 # A module imports its own layer and those before it. `__main__` starts the engine and is above all.
 LAYERS = (
     ("errors", "timestamps"),
-    ("config", "events", "locking"),
+    ("config", "events", "filters", "locking"),
     ("kernel",),
     ("oci",),
     ("storage",),

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from dockmagic_runtime.api.services import Services
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.filters import decoded
 
 Json = dict[str, Any]
 
@@ -70,7 +71,7 @@ class Call:
             given = json.loads(raw)
         except ValueError:
             raise InvalidParameter(f"invalid filter: {raw}") from None
-        return filters_of(given)
+        return decoded(given)
 
     def pieces(self) -> AsyncIterable[bytes]:
         """The body as it comes in."""
@@ -114,21 +115,6 @@ class Call:
                 "invalid X-Registry-Auth header: it must be base64url-encoded JSON"
             ) from None
         return parsed if isinstance(parsed, dict) and parsed else None
-
-
-def filters_of(given: object) -> dict[str, list[str]]:
-    """Filters as an object of today's form or of the old one. Raises InvalidParameter."""
-    if not isinstance(given, dict):
-        raise InvalidParameter(f"invalid filter: {json.dumps(given)}")
-    return {name: _values(name, values) for name, values in given.items()}
-
-
-def _values(name: str, values: object) -> list[str]:
-    if isinstance(values, dict):
-        values = [value for value, wanted in values.items() if wanted]
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise InvalidParameter(f"invalid filter '{name}'")
-    return values
 
 
 def answer(document: object, status: int = 200) -> web.Response:

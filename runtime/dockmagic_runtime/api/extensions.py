@@ -13,6 +13,7 @@ from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.build.explain import explain
 from dockmagic_runtime.containers import inspection
 from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.images import describe
 from dockmagic_runtime.images.contents import contents
 from dockmagic_runtime.networks import listeners
 
@@ -29,7 +30,7 @@ async def namespaces(call: Call) -> web.StreamResponse:
 @routes.get("/dockmagic/images/{name:path}/layers")
 async def image_layers(call: Call) -> web.StreamResponse:
     images = call.services.images
-    return answer(images.layers_of(images.get(call["name"])))
+    return answer(describe.layers(images, images.get(call["name"])))
 
 
 @routes.get("/dockmagic/images/{name:path}/files")
@@ -50,7 +51,7 @@ async def container_layers(call: Call) -> web.StreamResponse:
     return answer(
         {
             "image": services.containers.image_name(container),
-            "layers": services.images.layers_of(image) if image else [],
+            "layers": describe.layers(services.images, image) if image else [],
             "writable": {
                 "size": usage.size,
                 "files": usage.files,

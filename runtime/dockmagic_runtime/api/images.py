@@ -15,8 +15,7 @@ from dockmagic_runtime.build.commit import changed
 from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.errors import EngineError, InvalidParameter, SystemFailure, Unauthorized, Unavailable
-from dockmagic_runtime.images import archive, listing, push, removal
-from dockmagic_runtime.images.describe import container_config
+from dockmagic_runtime.images import archive, describe, listing, push, removal
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.remote import download
 from dockmagic_runtime.oci.image import Platform
@@ -177,7 +176,7 @@ def _formerly(call: Call, image: Image) -> dict[str, object]:
     """
     found: dict[str, object] = {}
     if call.version < (1, 45) or call.request.headers.get("User-Agent", "").startswith("docker-compose/1."):
-        found |= {"Container": "", "ContainerConfig": container_config({})}
+        found |= {"Container": "", "ContainerConfig": describe.container_config({})}
     if call.version < (1, 44):
         found["VirtualSize"] = image.size
     return found
@@ -187,13 +186,13 @@ def _formerly(call: Call, image: Image) -> dict[str, object]:
 async def inspect(call: Call) -> web.StreamResponse:
     images = call.services.images
     image = images.get(call["name"])
-    return answer({**images.inspect(image), **_formerly(call, image)})
+    return answer({**describe.inspect(images, image), **_formerly(call, image)})
 
 
 @routes.get("/images/{name:path}/history")
 async def history(call: Call) -> web.StreamResponse:
     images = call.services.images
-    return answer(images.history(images.get(call["name"])))
+    return answer(describe.history(images, images.get(call["name"])))
 
 
 @routes.post("/images/{name:path}/tag")

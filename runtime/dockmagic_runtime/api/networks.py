@@ -13,7 +13,7 @@ from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.containers import joining
 from dockmagic_runtime.containers.record import Container, Records
 from dockmagic_runtime.errors import Forbidden, InvalidParameter, NotFound
-from dockmagic_runtime.images.listing import boolean, fits_labels, point_in_time
+from dockmagic_runtime.filters import Filters, boolean, check, fits_labels, point_in_time
 from dockmagic_runtime.networks.network import Network
 
 routes = Routes()
@@ -24,9 +24,7 @@ _PREDEFINED = ("bridge", "host", "none")
 @routes.get("/networks")
 async def list_(call: Call) -> web.StreamResponse:
     filters = call.filters()
-    unknown = set(filters) - {"dangling", "driver", "id", "label", "name", "scope", "type"}
-    if unknown:
-        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
+    check(filters, {"dangling", "driver", "id", "label", "name", "scope", "type"})
     networks = call.services.networks
     dangling = boolean(filters, "dangling")
 
@@ -78,7 +76,7 @@ async def prune(call: Call) -> web.StreamResponse:
     return answer({"NetworksDeleted": list(removed) or None})
 
 
-def matcher(filters: dict[str, list[str]]) -> Callable[[Network], bool]:
+def matcher(filters: Filters) -> Callable[[Network], bool]:
     """Whether the filters of a prune mean a network. Raises InvalidParameter."""
     untils = [point_in_time(until) for until in filters.get("until", [])]
     return lambda network: (

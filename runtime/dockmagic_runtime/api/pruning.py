@@ -7,25 +7,26 @@ The body has a key for each noun that is to be pruned, with the filters that its
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
 from dockmagic_runtime.api import networks as networks_api
 from dockmagic_runtime.api import volumes as volumes_api
-from dockmagic_runtime.api.call import Call, answer, filters_of
+from dockmagic_runtime.api.call import Call, answer
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.api.services import Services
 from dockmagic_runtime.containers import listing
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.filters import Filters, decoded
 from dockmagic_runtime.images import removal
 from dockmagic_runtime.images.image import Image
 
 routes = Routes()
 
 Row = dict[str, Any]
-Filters = dict[str, list[str]]
 
 _NOUNS = ("containers", "networks", "volumes", "images", "build")
 
@@ -35,7 +36,7 @@ async def prunable(call: Call) -> web.StreamResponse:
     body = await call.body()
     if unknown := set(body) - set(_NOUNS):
         raise InvalidParameter(f"nothing called {min(unknown)} can be pruned: one of {', '.join(_NOUNS)}")
-    asked = {noun: filters_of(given) for noun, given in body.items()}
+    asked = {noun: decoded(given) for noun, given in body.items()}
     services = call.services
     gone = listing.prunable(services.containers, asked["containers"]) if "containers" in asked else []
     rows = [await _container(services, each) for each in gone]
@@ -72,7 +73,7 @@ async def _volumes(call: Call, filters: Filters, gone: set[str]) -> list[Row]:
     ]
 
 
-def _layers(services: Services, asked: dict[str, Filters], gone: list[Container]) -> list[Row]:
+def _layers(services: Services, asked: Mapping[str, Filters], gone: list[Container]) -> list[Row]:
     """Images, and what only the build cache has."""
     identities = {each.id for each in gone}
     doomed: list[Image] = []

@@ -16,8 +16,8 @@ from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.containers import inspection, logoptions
 from dockmagic_runtime.errors import InvalidParameter, Unauthorized
 from dockmagic_runtime.events import Event
+from dockmagic_runtime.filters import Filters, check, has_label
 from dockmagic_runtime.images import listing
-from dockmagic_runtime.images.listing import has_label
 from dockmagic_runtime.kernel.cgroups import layout
 from dockmagic_runtime.registry.failures import RegistryError
 
@@ -190,9 +190,7 @@ def _filesystem(path: Path) -> str:
 async def events(call: Call) -> web.StreamResponse:
     filters = call.filters()
     known = {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope"}
-    unknown = set(filters) - known - {"secret", "service", "type", "volume"}
-    if unknown:
-        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
+    check(filters, known | {"secret", "service", "type", "volume"})
     since, until = _moment(call, "since"), _moment(call, "until")
     stream = await JsonStream(call).open()
     async for event in call.services.events.subscribe(lambda event: _wanted(event, filters), since, until):
@@ -208,7 +206,7 @@ def _moment(call: Call, name: str) -> int | None:
         raise InvalidParameter(f'failed to parse value as time or duration: "{text}"') from None
 
 
-def _wanted(event: Event, filters: dict[str, list[str]]) -> bool:
+def _wanted(event: Event, filters: Filters) -> bool:
     actor = event["Actor"]
     attributes = actor["Attributes"]
     for name, values in filters.items():

@@ -12,8 +12,8 @@ from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.filters import Filters, check, fits_labels
 from dockmagic_runtime.images import pipes
-from dockmagic_runtime.images.listing import fits_labels
 from dockmagic_runtime.volumes import archive
 from dockmagic_runtime.volumes.store import ANONYMOUS_LABEL, Volume, VolumeStore
 
@@ -25,9 +25,7 @@ _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 @routes.get("/volumes")
 async def list_(call: Call) -> web.StreamResponse:
     filters = call.filters()
-    unknown = set(filters) - {"dangling", "driver", "label", "name"}
-    if unknown:
-        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
+    check(filters, {"dangling", "driver", "label", "name"})
     users_of = call.services.containers.users_of_volume
     for value in filters.get("dangling", []):
         if value not in _TRUTHS:
@@ -89,10 +87,9 @@ async def prune(call: Call) -> web.StreamResponse:
     return answer({"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed})
 
 
-def prune_options(call: Call, filters: dict[str, list[str]]) -> dict[str, Any]:
+def prune_options(call: Call, filters: Filters) -> dict[str, Any]:
     """What the filters of a prune mean, as `VolumeStore.prune` is told it. Raises InvalidParameter."""
-    if unknown := set(filters) - {"all", "label", "label!"}:
-        raise InvalidParameter(f"invalid filter '{min(unknown)}'")
+    check(filters, {"all", "label", "label!"})
     # Since API 1.42 named volumes are kept unless `all` is asked for.
     everything = call.version < (1, 42) or filters.get("all", ["false"])[0] in ("true", "1")
     return {

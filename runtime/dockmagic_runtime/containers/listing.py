@@ -8,9 +8,8 @@ from dockmagic_runtime import timestamps
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
 from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.images.listing import fits_labels, has_label, point_in_time
+from dockmagic_runtime.filters import Filters, check, fits_labels, has_label, point_in_time
 
-Filters = dict[str, list[str]]
 Json = dict[str, Any]
 
 _STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
@@ -20,9 +19,7 @@ def select(
     containers: Containers, filters: Filters, *, everything: bool = False, limit: int = 0
 ) -> list[Container]:
     """Newest first. Without `everything`, `limit` or a status filter: only what runs."""
-    unknown = set(filters) - set(_MATCHERS) - {"before", "since", "ancestor", "is-task", "isolation"}
-    if unknown:
-        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
+    check(filters, {*_MATCHERS, "before", "since", "ancestor", "is-task", "isolation"})
     for status in filters.get("status", []):
         if status not in _STATUSES:
             raise InvalidParameter(f"invalid filter 'status={status}'")
@@ -49,9 +46,7 @@ def select(
 
 def prunable(containers: Containers, filters: Filters) -> list[Container]:
     """What `docker container prune` removes: those that do not run. Raises InvalidParameter."""
-    unknown = set(filters) - {"label", "label!", "until"}
-    if unknown:
-        raise InvalidParameter(f"invalid filter '{sorted(unknown)[0]}'")
+    check(filters, {"label", "label!", "until"})
     untils = [point_in_time(until) for until in filters.get("until", [])]
     return [
         container

@@ -5,13 +5,11 @@ The shapes are those of the Docker Engine API 1.47 (`ImageInspect`, `ImageHistor
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dockmagic_runtime.images.image import UNDATED, Image
+from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.oci.image import history_layers
-
-if TYPE_CHECKING:
-    from dockmagic_runtime.images.store import ImageStore
 
 _SETTINGS: dict[str, Any] = {
     "Hostname": "",
@@ -37,7 +35,7 @@ _SETTINGS: dict[str, Any] = {
 _LEGACY_NO_LAYER = "#(nop)"
 
 
-def inspect(images: "ImageStore", image: Image) -> dict[str, Any]:
+def inspect(images: ImageStore, image: Image) -> dict[str, Any]:
     """`GET /images/{name}/json`"""
     variant = {"Variant": image.platform.variant} if image.config.get("variant") else {}
     version = {"OsVersion": image.config["os.version"]} if image.config.get("os.version") else {}
@@ -67,7 +65,7 @@ def container_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**_SETTINGS, **{name: value for name, value in settings.items() if value not in (None, "", [])}}
 
 
-def history(images: "ImageStore", image: Image) -> list[dict[str, Any]]:
+def history(images: ImageStore, image: Image) -> list[dict[str, Any]]:
     """`GET /images/{name}/history`: newest first. Only the image itself, and its parents, have an ID."""
     rows = [
         {
@@ -90,7 +88,7 @@ def history(images: "ImageStore", image: Image) -> list[dict[str, Any]]:
     return rows
 
 
-def layers(images: "ImageStore", image: Image) -> list[dict[str, Any]]:
+def layers(images: ImageStore, image: Image) -> list[dict[str, Any]]:
     """Each step of the image, bottom first, with its layer and the other images that share it."""
     others = [other for other in images.list() if other.id != image.id]
     rows = []
@@ -152,14 +150,14 @@ def _comment(config: Mapping[str, Any]) -> str:
     return config.get("comment") or steps[-1].get("comment") or ""
 
 
-def _directories(images: "ImageStore", image: Image) -> dict[str, str]:
+def _directories(images: ImageStore, image: Image) -> dict[str, str]:
     if not image.diff_ids:
         return {}
     upper, *lower = [str(path) for path in images.layers.paths(image.diff_ids)]
     return {**({"LowerDir": ":".join(lower)} if lower else {}), "UpperDir": upper}
 
 
-def _size(images: "ImageStore", diff_id: str | None) -> int:
+def _size(images: ImageStore, diff_id: str | None) -> int:
     layer = images.layers.get(diff_id) if diff_id else None
     return layer.size if layer else 0
 

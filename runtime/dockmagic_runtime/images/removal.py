@@ -5,23 +5,22 @@ child and no container. A conflict is *hard* if force does not help: a running c
 """
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dockmagic_runtime.errors import Conflict
+from dockmagic_runtime.filters import Filters, boolean, check
 from dockmagic_runtime.images.image import Image
-from dockmagic_runtime.images.listing import Filters, boolean, check, matcher
+from dockmagic_runtime.images.listing import matcher
+from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.oci.image import chain_ids
 from dockmagic_runtime.oci.reference import Reference, parse_reference
-
-if TYPE_CHECKING:
-    from dockmagic_runtime.images.store import ImageStore
 
 Records = list[dict[str, str]]
 
 _PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 
 
-async def remove(images: "ImageStore", name: str, *, force: bool = False, noprune: bool = False) -> Records:
+async def remove(images: ImageStore, name: str, *, force: bool = False, noprune: bool = False) -> Records:
     """Untag and delete; returns Docker's records, `{"Untagged": …}` and `{"Deleted": …}`, in its order.
 
     Raises NotFound, Conflict. The files go last: if that is cut off, the next collection finds them.
@@ -45,7 +44,7 @@ async def remove(images: "ImageStore", name: str, *, force: bool = False, noprun
     return records
 
 
-async def prune(images: "ImageStore", filters: Filters) -> dict[str, Any]:
+async def prune(images: ImageStore, filters: Filters) -> dict[str, Any]:
     """`POST /images/prune`: images without a name (or, with `dangling=false`, all) that no container uses.
 
     Without a filter for some of them also the beginnings of downloads that were given up.
@@ -66,7 +65,7 @@ async def prune(images: "ImageStore", filters: Filters) -> dict[str, Any]:
     return {"ImagesDeleted": records or None, "SpaceReclaimed": reclaimed}
 
 
-def prunable(images: "ImageStore", filters: Filters, gone: Collection[str] = ()) -> list[Image]:
+def prunable(images: ImageStore, filters: Filters, gone: Collection[str] = ()) -> list[Image]:
     """The images that a prune removes, in its order, if the containers `gone` were gone already."""
     check(filters, _PRUNE_FILTERS)
     dangling_only = boolean(filters, "dangling") is not False
@@ -91,7 +90,7 @@ def prunable(images: "ImageStore", filters: Filters, gone: Collection[str] = ())
     return list(doomed.values())
 
 
-def _remove_name(images: "ImageStore", image: Image, name: str, force: bool, records: Records) -> None:
+def _remove_name(images: ImageStore, image: Image, name: str, force: bool, records: Records) -> None:
     users = images.in_use(image.id)
     if users and not force and _single_repository(image):
         raise Conflict(
@@ -110,9 +109,7 @@ def _remove_name(images: "ImageStore", image: Image, name: str, force: bool, rec
     _untag(images, doomed, records)
 
 
-def _untag(
-    images: "ImageStore", references: "tuple[Reference, ...] | list[Reference]", records: Records
-) -> None:
+def _untag(images: ImageStore, references: tuple[Reference, ...] | list[Reference], records: Records) -> None:
     for reference in references:
         image = images.find(reference)
         images.unname(reference)
@@ -122,7 +119,7 @@ def _untag(
 
 
 def _delete(
-    images: "ImageStore", image: Image, records: Records, *, force: bool, prune: bool, quiet: bool
+    images: ImageStore, image: Image, records: Records, *, force: bool, prune: bool, quiet: bool
 ) -> None:
     conflict = _conflict(images, image, force, names_count=True)
     if conflict:
@@ -153,13 +150,13 @@ def _single_repository(image: Image) -> bool:
     return len(tags) <= 1 and len({each.repository for each in references}) == 1
 
 
-def _refuse_conflict(images: "ImageStore", image: Image, force: bool, names_count: bool) -> None:
+def _refuse_conflict(images: ImageStore, image: Image, force: bool, names_count: bool) -> None:
     conflict = _conflict(images, image, force, names_count)
     if conflict:
         raise conflict
 
 
-def _conflict(images: "ImageStore", image: Image, force: bool, names_count: bool) -> Conflict | None:
+def _conflict(images: ImageStore, image: Image, force: bool, names_count: bool) -> Conflict | None:
     """Why an image can't be deleted, the hard reasons first."""
     users = images.in_use(image.id)
     running = [use for use in users if use.running]

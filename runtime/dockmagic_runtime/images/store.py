@@ -16,11 +16,10 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from weakref import WeakValueDictionary
 
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
-from dockmagic_runtime.images import describe, host, listing, removal
+from dockmagic_runtime.images import host
 from dockmagic_runtime.images.image import Image, key, stored_reference
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci import image as oci_image
@@ -46,7 +45,6 @@ _HEX = frozenset("0123456789abcdef")
 
 Names = list[str]
 Images = list[Image]
-Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -317,26 +315,6 @@ class ImageStore:
             self.content.delete(digest)
         for diff_id in layers:
             self.layers.remove(diff_id)
-
-    # -- what the API shows; see `describe` and `remove`
-
-    def inspect(self, image: Image) -> dict[str, Any]:
-        return describe.inspect(self, image)
-
-    def history(self, image: Image) -> Records:
-        return describe.history(self, image)
-
-    def layers_of(self, image: Image) -> Records:
-        return describe.layers(self, image)
-
-    def summaries(self, filters: Mapping[str, Any] | None = None, **options: bool) -> Records:
-        return listing.summaries(self, filters or {}, **options)
-
-    async def remove(self, name: str, *, force: bool = False, noprune: bool = False) -> Records:
-        return await removal.remove(self, name, force=force, noprune=noprune)
-
-    async def prune(self, filters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return await removal.prune(self, filters or {})
 
     # -- inside
 

@@ -11,7 +11,7 @@ from dockmagic_runtime.build.options import BuildOptions
 from dockmagic_runtime.build.parser import DockerfileError
 from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.errors import InvalidParameter, NotFound
-from dockmagic_runtime.images import describe
+from dockmagic_runtime.images import describe, removal
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.oci.reference import parse_reference
 
@@ -287,12 +287,12 @@ async def test_an_image_says_which_layers_its_last_build_took_from_the_cache(ben
 
 async def test_the_cache_keeps_layers_until_it_is_pruned(bench: Bench) -> None:
     image = await bench.build("FROM base\nRUN echo kept > /k\n", tags=["gone"])
-    await bench.images.remove("gone")
+    await removal.remove(bench.images, "gone")
     await bench.images.collect()
     assert bench.layers.get(image.diff_ids[-1])
     again = await bench.build("FROM base\nRUN echo kept > /k\n")
     assert bench.states == ["cached", "cached"] and again.id == image.id
-    await bench.images.remove(again.id)
+    await removal.remove(bench.images, again.id)
     answer = await bench.builder.prune()
     assert answer["CachesDeleted"] and answer["SpaceReclaimed"] == 5
     assert bench.layers.get(image.diff_ids[-1]) is None

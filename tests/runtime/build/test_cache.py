@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from dockmagic_runtime.build.stage import StepFailed
+from dockmagic_runtime.images import removal
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.oci.reference import parse_reference
 
@@ -22,7 +23,7 @@ async def test_a_named_image_is_a_source_and_others_are_not(bench: Bench) -> Non
     await forget(bench)
     other = await bench.build(APP, {"f": "1"}, tags=["other"])
     assert bench.states == ["cached", "built", "built", "built", "built"] and other.id != first.id
-    await bench.images.remove("other")
+    await removal.remove(bench.images, "other")
     await forget(bench)
     again = await bench.build(APP, {"f": "1"}, cache_from=["absent", "app"])
     assert again.id == first.id and bench.states == ["cached"] * 5
@@ -135,7 +136,7 @@ async def test_disk_use_tells_layers_and_cache_mounts(bench: Bench) -> None:
     assert (layer["Type"], layer["Size"], layer["InUse"], layer["Shared"]) == ("regular", 2, True, True)
     assert (mount["Type"], mount["Size"], mount["InUse"]) == ("exec.cachemount", 6, False)
     assert mount["Description"] == "cache mount mine"
-    await bench.images.remove("a")
+    await removal.remove(bench.images, "a")
     assert [each["InUse"] for each in bench.builder.disk_use()] == [False, False]
     assert (await bench.builder.prune())["SpaceReclaimed"] == 8
     assert bench.builder.disk_use() == []

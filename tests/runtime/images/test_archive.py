@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from dockmagic_runtime.errors import InvalidParameter, NotFound
-from dockmagic_runtime.images import archive
+from dockmagic_runtime.images import archive, describe
 from dockmagic_runtime.oci.reference import parse_reference
 
 from tests.runtime.images.conftest import Bench
@@ -41,7 +41,7 @@ async def test_what_docker_saves_we_load(bench: Bench) -> None:
     await archive.load(bench.images, pieces(docker("save", "busybox")), bench.messages.append)
     image = bench.images.get("busybox")
     theirs = json.loads(docker("inspect", "busybox"))[0]
-    ours = bench.images.inspect(image)
+    ours = describe.inspect(bench.images, image)
     assert bench.messages == [{"stream": "Loaded image: busybox:latest\n"}]
     for name in ("Id", "RepoTags", "Created", "Comment", "Architecture", "Os", "RootFS", "Config", "Author"):
         assert ours[name] == theirs[name], name
@@ -224,9 +224,9 @@ async def test_import(bench: Bench, compressed: bool) -> None:
         settings={"Cmd": ["/hello"]},
         message="by hand",
     )
-    shown = bench.images.inspect(bench.images.get("made:v1"))
+    shown = describe.inspect(bench.images, bench.images.get("made:v1"))
     assert shown["Id"] == image.id == digest(bench.images.content.read(image.id))
     assert shown["Comment"] == "by hand"
     assert shown["Config"]["Cmd"] == ["/hello"]
-    assert bench.images.history(image)[0]["Comment"] == "by hand"
+    assert describe.history(bench.images, image)[0]["Comment"] == "by hand"
     assert (bench.images.layers.paths(image.diff_ids)[0] / "hello").read_bytes() == b"world"

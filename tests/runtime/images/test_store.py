@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
+from dockmagic_runtime.images import describe, listing, removal
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.store import Use
 from dockmagic_runtime.oci.reference import parse_reference
@@ -85,7 +86,7 @@ async def test_everything_is_there_after_a_restart(bench: Bench) -> None:
     before = bench.add(made, "thing:v1", "thing:v2")
     again = Bench.at(bench.root).images
     assert again.get("thing:v2") == bench.images.get(before.id)
-    assert again.summaries() == bench.images.summaries()
+    assert listing.summaries(again, {}) == listing.summaries(bench.images, {})
 
 
 async def test_host(bench: Bench) -> None:
@@ -93,21 +94,21 @@ async def test_host(bench: Bench) -> None:
     assert host.host
     assert host.diff_ids == ()
     assert bench.images.get(host.id) == bench.images.get("host:latest") == host
-    assert bench.images.inspect(host)["RootFS"] == {"Type": "layers", "Layers": []}
+    assert describe.inspect(bench.images, host)["RootFS"] == {"Type": "layers", "Layers": []}
     assert bench.images.list() == []
     with pytest.raises(Conflict, match="it is reserved"):
-        await bench.images.remove("host", force=True)
+        await removal.remove(bench.images, "host", force=True)
     assert Bench.at(bench.root).images.get("host").id == host.id
 
 
 async def test_inspect_and_history(bench: Bench) -> None:
     image = bench.add(small(settings={"Cmd": ["sh"], "Labels": {"a": "b"}}), "thing:v1")
-    shown = bench.images.inspect(image)
+    shown = describe.inspect(bench.images, image)
     assert shown["Config"]["Labels"] == {"a": "b"}
     assert shown["Config"]["Entrypoint"] is None
     assert shown["Size"] == len("one") + len("two")
     assert set(shown) >= {"GraphDriver", "Metadata", "RootFS", "DockerVersion", "Parent", "RepoDigests"}
-    history = bench.images.history(image)
+    history = describe.history(bench.images, image)
     assert [row["CreatedBy"] for row in history] == [
         'CMD ["sh"]',
         "COPY layer1 / # buildkit",
@@ -122,7 +123,7 @@ async def test_inspect_and_history(bench: Bench) -> None:
 async def test_layers_say_who_shares_them(bench: Bench) -> None:
     image = bench.add(small("base", "more"), "app:v1")
     bench.add(small("base"), "base:v1")
-    rows = bench.images.layers_of(image)
+    rows = describe.layers(bench.images, image)
     assert [row["instruction"] for row in rows] == ["COPY layer0 /", "COPY layer1 /", 'CMD ["sh"]']
     assert [row["shared_with"] for row in rows] == [["base:v1"], [], []]
     assert [row["empty"] for row in rows] == [False, False, True]
@@ -130,7 +131,7 @@ async def test_layers_say_who_shares_them(bench: Bench) -> None:
 
 
 def listed(bench: Bench, filters: dict[str, Any], **options: bool) -> list[list[str]]:
-    return [row["RepoTags"] for row in bench.images.summaries(filters, **options)]
+    return [row["RepoTags"] for row in listing.summaries(bench.images, filters, **options)]
 
 
 async def test_filters(bench: Bench) -> None:
@@ -159,15 +160,15 @@ async def test_filters(bench: Bench) -> None:
 async def test_shared_size(bench: Bench) -> None:
     bench.add(small("base", "more"), "app:v1")
     bench.add(small("base"), "base:v1")
-    assert [row["SharedSize"] for row in bench.images.summaries(shared_size=True)] == [4, 4]
+    assert [row["SharedSize"] for row in listing.summaries(bench.images, {}, shared_size=True)] == [4, 4]
 
 
 async def test_removal_untags_then_deletes(bench: Bench) -> None:
     made = small()
     image = bench.add(made, "thing:v1", "thing:v2")
     bench.images.name(image, parse_reference(digest_name("thing")))
-    assert await bench.images.remove("thing:v2") == [{"Untagged": "thing:v2"}]
-    records = await bench.images.remove("thing:v1")
+    assert await removal.remove(bench.images, "thing:v2") == [{"Untagged": "thing:v2"}]
+    records = await removal.remove(bench.images, "thing:v1")
     assert records[:3] == [
         {"Untagged": "thing:v1"},
         {"Untagged": digest_name("thing")},
@@ -185,10 +186,10 @@ async def test_shared_layers_survive(bench: Bench) -> None:
     bench.add(small("base", "more"), "app:v1")
     base = small("base")
     bench.add(base, "base:v1")
-    records = await bench.images.remove("base:v1")
+    records = await removal.remove(bench.images, "base:v1")
     assert records == [{"Untagged": "base:v1"}, {"Deleted": base.id}]
     assert len(bench.images.layers.diff_ids()) == 2
-    records = await bench.images.remove("app:v1")
+    records = await removal.remove(bench.images, "app:v1")
     assert len(records) == 4
     assert bench.images.layers.diff_ids() == []
 
@@ -198,11 +199,11 @@ async def test_removal_by_id(bench: Bench) -> None:
     image = bench.add(made, "one:v1", "two:v1")
     short = image.short_id
     with pytest.raises(Conflict) as several:
-        await bench.images.remove(short)
+        await removal.remove(bench.images, short)
     assert str(several.value) == (
         f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
     )
-    records = await bench.images.remove(short, force=True)
+    records = await removal.remove(bench.images, short, force=True)
     assert {"Untagged": "one:v1"} in records and {"Untagged": "two:v1"} in records
     assert {"Deleted": made.id} in records
 
@@ -212,25 +213,25 @@ async def test_images_in_use(bench: Bench) -> None:
     short, uses = image.short_id, [Use(CONTAINER, running=False)]
     bench.images.in_use = lambda image_id: uses if image_id == image.id else []
     with pytest.raises(Conflict) as by_name:
-        await bench.images.remove("thing:v1")
+        await removal.remove(bench.images, "thing:v1")
     assert str(by_name.value) == (
         'conflict: unable to remove repository reference "thing:v1" (must force) - '
         f"container bf64c33ee6e7 is using its referenced image {short}"
     )
     with pytest.raises(Conflict) as by_id:
-        await bench.images.remove(short)
+        await removal.remove(bench.images, short)
     assert str(by_id.value) == (
         f"conflict: unable to delete {short} (must be forced) - "
         "image is being used by stopped container bf64c33ee6e7"
     )
     uses[0] = Use(CONTAINER, running=True)
     with pytest.raises(Conflict) as running:
-        await bench.images.remove(short, force=True)
+        await removal.remove(bench.images, short, force=True)
     assert str(running.value) == (
         f"conflict: unable to delete {short} (cannot be forced) - "
         "image is being used by running container bf64c33ee6e7"
     )
-    assert await bench.images.remove("thing:v1", force=True) == [{"Untagged": "thing:v1"}]
+    assert await removal.remove(bench.images, "thing:v1", force=True) == [{"Untagged": "thing:v1"}]
     assert bench.images.get(image.id)
 
 
@@ -239,7 +240,7 @@ async def test_a_stopped_containers_layers_survive_its_image(bench: Bench) -> No
     image = bench.add(made, "thing:v1")
     bench.images.in_use = lambda image_id: [Use(CONTAINER, running=False)]
     bench.images.held_layers = lambda: made.diff_ids
-    records = await bench.images.remove("thing:v1", force=True)
+    records = await removal.remove(bench.images, "thing:v1", force=True)
     assert records == [{"Untagged": "thing:v1"}, {"Deleted": image.id}]
     assert sorted(bench.images.layers.diff_ids()) == sorted(made.diff_ids)
     bench.images.held_layers = lambda: ()
@@ -252,7 +253,7 @@ async def test_parents(bench: Bench) -> None:
     bench.add(below, "base:v1")
     bench.add(middle, parent=below.id)
     bench.add(top, "app:v1", parent=middle.id)
-    assert [row["Id"] for row in bench.images.history(bench.images.get("app:v1"))] == [
+    assert [row["Id"] for row in describe.history(bench.images, bench.images.get("app:v1"))] == [
         top.id,
         middle.id,
         below.id,
@@ -261,8 +262,8 @@ async def test_parents(bench: Bench) -> None:
     assert listed(bench, {}) == [["app:v1"], ["base:v1"]] or listed(bench, {}) == [["base:v1"], ["app:v1"]]
     assert len(listed(bench, {}, all_images=True)) == 3
     with pytest.raises(Conflict, match=r"cannot be forced.* - image has dependent child images"):
-        await bench.images.remove(middle.id, force=True)
-    deleted = [record.get("Deleted") for record in await bench.images.remove("app:v1")]
+        await removal.remove(bench.images, middle.id, force=True)
+    deleted = [record.get("Deleted") for record in await removal.remove(bench.images, "app:v1")]
     assert top.id in deleted and middle.id in deleted and below.id not in deleted
 
 
@@ -270,21 +271,21 @@ async def test_prune_ends_downloads_that_were_given_up(bench: Bench) -> None:
     with bench.images.content.writer(digest(b"hello"), 5) as writer:
         writer.write(b"he")
     (part,) = (bench.root / "images/ingest").iterdir()
-    assert (await bench.images.prune({"until": ["1h"]}))["SpaceReclaimed"] == 0
+    assert (await removal.prune(bench.images, {"until": ["1h"]}))["SpaceReclaimed"] == 0
     async with bench.images.adding():
-        assert (await bench.images.prune())["SpaceReclaimed"] == 0 and part.exists()
-    assert (await bench.images.prune())["SpaceReclaimed"] == 2 and not part.exists()
+        assert (await removal.prune(bench.images, {}))["SpaceReclaimed"] == 0 and part.exists()
+    assert (await removal.prune(bench.images, {}))["SpaceReclaimed"] == 2 and not part.exists()
 
 
 async def test_prune(bench: Bench) -> None:
     bench.add(small("kept"), "kept:v1")
     gone = small("gone" * 100)
     bench.add(gone)
-    report = await bench.images.prune()
+    report = await removal.prune(bench.images, {})
     assert {"Deleted": gone.id} in report["ImagesDeleted"]
     assert report["SpaceReclaimed"] == 400
-    assert await bench.images.prune() == {"ImagesDeleted": None, "SpaceReclaimed": 0}
-    report = await bench.images.prune({"dangling": ["false"]})
+    assert await removal.prune(bench.images, {}) == {"ImagesDeleted": None, "SpaceReclaimed": 0}
+    report = await removal.prune(bench.images, {"dangling": ["false"]})
     assert report["ImagesDeleted"][0] == {"Untagged": "kept:v1"}
     assert bench.images.list() == []
 
@@ -310,6 +311,6 @@ async def test_events(bench: Bench) -> None:
     bench.images.publish_event = lambda action, image_id, attributes: seen.append((action, image_id))
     image = bench.add(small(), "thing:v1")
     tag(bench, image, "thing:v2")
-    await bench.images.remove("thing:v2")
-    await bench.images.remove("thing:v1")
+    await removal.remove(bench.images, "thing:v2")
+    await removal.remove(bench.images, "thing:v1")
     assert [action for action, _ in seen] == ["tag", "untag", "untag", "delete"]
