@@ -1,10 +1,11 @@
 """The shape of the repository: imports point down, the two halves stay apart, no file names one machine."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,29 @@ def test_the_runtime_imports_only_downwards(path: Path) -> None:
         if part in LEVEL and LEVEL[part] > LEVEL.get(own, -1):
             upward.append(f"{identify(path)}:{line}: {own} imports {name}")
     assert not upward, "\n".join(upward)
+
+
+@pytest.mark.parametrize("package", [RUNTIME, ROOT / "dockmagic"], ids=lambda package: package.name)
+def test_no_module_needs_one_that_needs_it(package: Path) -> None:
+    """Not even for a type: what two modules say of each other belongs into one, or into a third."""
+    modules = {module_name(path, package): path for path in sources(package)}
+    needed = {name: set(neighbours(name, path, modules)) for name, path in modules.items()}
+    try:
+        graphlib.TopologicalSorter(needed).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" needs ".join(reversed(error.args[1])))
+
+
+def module_name(path: Path, package: Path) -> str:
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def neighbours(importer: str, path: Path, modules: Collection[str]) -> Iterator[str]:
+    """The modules that one imports from, but for the package that it is in, which is there before it."""
+    for _, name in imported(path):
+        module = name if name in modules else name.rpartition(".")[0]
+        if module in modules and not f"{importer}.".startswith(f"{module}."):
+            yield module
 
 
 @pytest.mark.parametrize("path", sources(RUNTIME), ids=identify)

@@ -8,33 +8,18 @@ import hashlib
 import re
 from ipaddress import AddressValueError, IPv4Address, ip_interface
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dockmagic_runtime.errors import Forbidden, InvalidParameter
 from dockmagic_runtime.kernel import netlink
 from dockmagic_runtime.kernel.netlink import Route
+from dockmagic_runtime.networks import mac
+from dockmagic_runtime.networks.endpoints import Endpoint
 from dockmagic_runtime.networks.network import Network
-
-if TYPE_CHECKING:
-    from dockmagic_runtime.networks.endpoints import Endpoint
 
 _INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _CONF = Path("/proc/sys/net/ipv4/conf")
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _CONF6 = Path("/proc/sys/net/ipv6/conf")
-
-
-def mac_of(address: IPv4Address) -> str:
-    """Docker's MAC address of a container: 02:42 and its IPv4 address."""
-    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
-
-
-def packed(mac: str) -> bytes:
-    """The six bytes of a MAC address. Raises ValueError."""
-    octets = bytes(int(part, 16) for part in mac.replace("-", ":").split(":"))
-    if len(octets) != 6:
-        raise ValueError(mac)
-    return octets
 
 
 def _mac(network: Network) -> bytes:
@@ -75,7 +60,7 @@ def remove(network: Network) -> None:
     remove_interface(network.interface)
 
 
-def attach(route: Route, endpoint: "Endpoint", namespace: int) -> None:
+def attach(route: Route, endpoint: Endpoint, namespace: int) -> None:
     """A veth pair between the bridge and `namespace`."""
     network = endpoint.network
     route.request(
@@ -84,7 +69,7 @@ def attach(route: Route, endpoint: "Endpoint", namespace: int) -> None:
             route.index(network.interface),
             network.mtu,
             peer=endpoint.interface,
-            peer_mac=packed(endpoint.mac),
+            peer_mac=mac.packed(endpoint.mac),
             namespace=namespace,
         )
     )

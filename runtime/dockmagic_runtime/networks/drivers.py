@@ -6,16 +6,14 @@ record and in the kernel, so an engine that starts again calls `ensure` for each
 pools come from whoever coordinates the hosts, and what it learns of their containers goes into that one.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from dockmagic_runtime.errors import Forbidden, NotFound, NotImplementedHere
 from dockmagic_runtime.kernel.netlink import Route
 from dockmagic_runtime.networks import bridge
+from dockmagic_runtime.networks.endpoints import Endpoint
 from dockmagic_runtime.networks.network import Network
 from dockmagic_runtime.networks.parented import IPVLAN, MACVLAN
-
-if TYPE_CHECKING:
-    from dockmagic_runtime.networks.endpoints import Endpoint
 
 
 class Driver(Protocol):
@@ -28,7 +26,7 @@ class Driver(Protocol):
     def remove(self, network: Network) -> None:
         """In a thread: take that away. No error for what is not there."""
 
-    def attach(self, route: Route, endpoint: "Endpoint", namespace: int) -> None:
+    def attach(self, route: Route, endpoint: Endpoint, namespace: int) -> None:
         """In a thread: give `namespace` (an fd) the endpoint's interface, down and without addresses."""
 
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip
 from typing import Any, cast
 
 from dockmagic_runtime.errors import EngineError, InvalidParameter, NotFound
-from dockmagic_runtime.networks import bridge, ipam
+from dockmagic_runtime.networks import ipam, mac
 from dockmagic_runtime.networks.ipam import Address
 from dockmagic_runtime.networks.network import Network
 
@@ -45,14 +45,14 @@ class Endpoint:
                 "network-scoped alias is supported only for containers in user defined networks"
             )
         if network.addressed:
-            mac = endpoint.settings.get("MacAddress") or ""
+            asked = endpoint.settings.get("MacAddress") or ""
             try:
-                octets = bridge.packed(mac) if mac else b""
+                octets = mac.packed(asked) if asked else b""
             except ValueError:
-                raise InvalidParameter(f"invalid MAC address: {mac}") from None
+                raise InvalidParameter(f"invalid MAC address: {asked}") from None
             endpoint.interface = interface
             endpoint.take(*wanted)
-            endpoint.mac = ":".join(f"{byte:02x}" for byte in octets) or bridge.mac_of(endpoint.address)
+            endpoint.mac = mac.written(octets) if octets else mac.of(endpoint.address)
         return endpoint
 
     def _wanted(self) -> tuple[Address | None, Address | None]:

@@ -10,16 +10,13 @@ one that leads nowhere.
 """
 
 import re
-from typing import TYPE_CHECKING
 
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 from dockmagic_runtime.kernel import netlink
 from dockmagic_runtime.kernel.netlink import Message, Route
-from dockmagic_runtime.networks import bridge
+from dockmagic_runtime.networks import bridge, mac
+from dockmagic_runtime.networks.endpoints import Endpoint
 from dockmagic_runtime.networks.network import Network
-
-if TYPE_CHECKING:
-    from dockmagic_runtime.networks.endpoints import Endpoint
 
 _VLAN = re.compile(r"(.+)\.(\d{1,4})")
 
@@ -69,16 +66,16 @@ class Parented:
         if network.interface:
             bridge.remove_interface(network.interface)
 
-    def attach(self, route: Route, endpoint: "Endpoint", namespace: int) -> None:
+    def attach(self, route: Route, endpoint: Endpoint, namespace: int) -> None:
         route.request(self._request(endpoint, route.index(endpoint.network.parent), namespace))
 
-    def _request(self, endpoint: "Endpoint", parent: int, namespace: int) -> Message:
+    def _request(self, endpoint: Endpoint, parent: int, namespace: int) -> Message:
         network = endpoint.network
         mode = self._mode(network)
         if self._kind == "ipvlan":
             return netlink.add_ipvlan(endpoint.interface, parent, mode, network.mtu, namespace)
-        mac = bridge.packed(endpoint.mac)
-        return netlink.add_macvlan(endpoint.interface, parent, mode, mac, network.mtu, namespace)
+        octets = mac.packed(endpoint.mac)
+        return netlink.add_macvlan(endpoint.interface, parent, mode, octets, network.mtu, namespace)
 
     def _mode(self, network: Network) -> str:
         return network.options.get(f"{self._kind}_mode") or self._modes[0]
