@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.kernel import cgroups
-from dockmagic_runtime.kernel.cgroups import Cgroup, Layout, layout
+from dockmagic_runtime.kernel.cgroups import Cgroup, Layout, layout, v2
 
 
 @pytest.fixture(params=["this machine", "v2"])
@@ -197,26 +197,26 @@ def test_odd_paths_are_refused(path: str) -> None:
     ("shares", "weight"), [(0, 1), (2, 1), (1024, 100), (262144, 10000), (1 << 40, 10000)]
 )
 def test_shares_become_weights(shares: int, weight: int) -> None:
-    assert cgroups.weight_of_shares(shares) == weight
+    assert v2.weight_of_shares(shares) == weight
 
 
 def test_the_weight_of_more_shares_is_never_less() -> None:
-    weights = [cgroups.weight_of_shares(1 << power) for power in range(1, 19)]
+    weights = [v2.weight_of_shares(1 << power) for power in range(1, 19)]
     assert weights == sorted(weights)
 
 
 @pytest.mark.parametrize(("weight", "converted"), [(10, 1), (1000, 10000), (500, 4950)])
 def test_block_io_weights(weight: int, converted: int) -> None:
-    assert cgroups.io_weight_of_blkio(weight) == converted
+    assert v2.io_weight_of_blkio(weight) == converted
 
 
 def test_swap_is_without_memory_on_v2() -> None:
-    assert cgroups.swap_v2(100, 300) == 200
-    assert cgroups.swap_v2(100, -1) == "max"
-    assert cgroups.swap_v2(100, 100) == 0
+    assert v2.swap_alone(100, 300) == 200
+    assert v2.swap_alone(100, -1) == "max"
+    assert v2.swap_alone(100, 100) == 0
     for limit, swap in ((None, 100), (-1, 100), (100, 50)):
         with pytest.raises(InvalidParameter):
-            cgroups.swap_v2(limit, swap)
+            v2.swap_alone(limit, swap)
 
 
 def test_layouts_are_told_apart() -> None:
