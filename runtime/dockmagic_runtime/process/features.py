@@ -7,7 +7,7 @@ from dockmagic_runtime.errors import EngineError
 from dockmagic_runtime.kernel import capabilities, cgroups, seccomp
 from dockmagic_runtime.kernel.namespaces import KINDS, PROC_NAMES
 from dockmagic_runtime.oci.spec import VERSION
-from dockmagic_runtime.process import rootfs
+from dockmagic_runtime.process.mountoptions import Options
 
 _MOUNT_OPTIONS = (
     *("async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "lazytime", "loud", "mand"),
@@ -57,7 +57,7 @@ def document() -> dict[str, Any]:
 def _understands(option: str) -> bool:
     """True if the option means something to the runtime itself and isn't handed to the file system."""
     try:
-        parsed = rootfs.Options({"destination": "/x", "type": "tmpfs", "options": [option]})
+        parsed = Options({"destination": "/x", "type": "tmpfs", "options": [option]})
     except EngineError:
         return False
     return option in _KERNEL_OPTIONS or not parsed.data

@@ -22,9 +22,10 @@ from typing import Any, NoReturn
 from dockmagic_runtime.errors import EngineError
 from dockmagic_runtime.kernel import libc, mounts, namespaces, pty, seccomp
 from dockmagic_runtime.kernel.cgroups import Cgroup, layout
-from dockmagic_runtime.process import execute, interfaces, reaper, rootfs, scheduling
+from dockmagic_runtime.process import execute, interfaces, reaper, scheduling, sysctls, targets
 from dockmagic_runtime.process.messages import Message, StartFailed, receive_packet, send_packet
-from dockmagic_runtime.process.rootfs import Premade
+from dockmagic_runtime.process.mountoptions import PROPAGATION, Options
+from dockmagic_runtime.process.rootfs import Binds, Premade, Tree
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 
 
@@ -138,7 +139,7 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
 
     # 5. What is mounted inside, in the config's order; the group's own file system when we are in the group.
     for number, entry in enumerate(start.config.get("mounts") or ()):
-        if rootfs.Options(entry).bind:
+        if Options(entry).bind:
             tree.mount_bind(entry, binds.take(number))
         elif entry["type"] not in ("cgroup", "cgroup2"):
             tree.mount_new(entry)
@@ -149,7 +150,7 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
     _enter_cgroup(start, parent)
     where = start.cgroup.layout if start.cgroup else layout()
     for entry in start.config.get("mounts") or ():
-        if entry.get("type") in ("cgroup", "cgroup2") and not rootfs.Options(entry).bind:
+        if entry.get("type") in ("cgroup", "cgroup2") and not Options(entry).bind:
             tree.mount_cgroup(entry, where)
     if process.get("terminal"):
         _make_console(process, tree, parent)
@@ -163,9 +164,9 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
     _run_hooks(start, "createContainer", "creating")
 
     # 8. What must not be written or read. After the sysctls, which are about to become read-only.
-    rootfs.write_sysctls(linux.get("sysctl") or {}, start.own)
+    sysctls.write(linux.get("sysctl") or {}, start.own)
     cwd = process.get("cwd") or "/"
-    os.close(tree.make(cwd, directory=True))
+    os.close(targets.make(tree.root, cwd, directory=True))
     tree.mask(linux.get("maskedPaths") or ())
     tree.make_readonly(linux.get("readonlyPaths") or ())
     if (start.config.get("root") or {}).get("readonly"):
@@ -214,10 +215,10 @@ def _become_program(start: Start, parent: Parent) -> StartFailed:
     return program.run()
 
 
-def _enter_root(start: Start) -> tuple[rootfs.Tree, rootfs.Binds]:
+def _enter_root(start: Start) -> tuple[Tree, Binds]:
     if "mount" not in start.own:
         raise StartFailed("linux.namespaces: a container needs a mount namespace")
-    binds = rootfs.Binds(start.config.get("mounts") or (), start.bundle, start.bind_mounts)
+    binds = Binds(start.config.get("mounts") or (), start.bundle, start.bind_mounts)
     path = start.bundle
     if start.root_mount is not None:
         root = start.root_mount
@@ -232,7 +233,7 @@ def _enter_root(start: Start) -> tuple[rootfs.Tree, rootfs.Binds]:
     here = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mounts.attach(root, here)
     os.close(here)
-    return rootfs.Tree(root, start.premade), binds
+    return Tree(root, start.premade), binds
 
 
 def _enter_cgroup(start: Start, parent: Parent) -> None:
@@ -259,7 +260,7 @@ def join_v1(group: Cgroup) -> None:
         os.close(fd)
 
 
-def _make_console(process: Mapping[str, Any], tree: rootfs.Tree, parent: Parent) -> None:
+def _make_console(process: Mapping[str, Any], tree: Tree, parent: Parent) -> None:
     if tree.devpts is None:
         raise StartFailed("a terminal needs a devpts mount at /dev/pts")
     master, slave = pty.open_pair(tree.devpts)
@@ -297,7 +298,7 @@ def _change_root(root: int, start: Start) -> None:
     os.chdir("/")
     propagation = start.linux.get("rootfsPropagation")
     if propagation:
-        flag = rootfs.PROPAGATION.get(propagation.removeprefix("r"), mounts.MS_PRIVATE)
+        flag = PROPAGATION.get(propagation.removeprefix("r"), mounts.MS_PRIVATE)
         mounts.set_propagation("/", flag | (mounts.MS_REC if propagation.startswith("r") else 0))
 
 
@@ -353,8 +354,7 @@ def sentence(error: Exception) -> str:
 
 def _binds(config: Mapping[str, Any], destination: str) -> bool:
     return any(
-        e["destination"].rstrip("/") == destination and rootfs.Options(e).bind
-        for e in config.get("mounts") or ()
+        e["destination"].rstrip("/") == destination and Options(e).bind for e in config.get("mounts") or ()
     )
 
 

@@ -25,10 +25,12 @@ from typing import Any, NoReturn
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.kernel import capabilities, libc, mounts, namespaces
 from dockmagic_runtime.kernel.cgroups import Cgroup, layout
-from dockmagic_runtime.process import create, init, interfaces, rootfs
+from dockmagic_runtime.process import create, init, interfaces
 from dockmagic_runtime.process.create import Created
 from dockmagic_runtime.process.init import Start
 from dockmagic_runtime.process.messages import Message, StartFailed, receive_packet, send_packet
+from dockmagic_runtime.process.mountoptions import Options
+from dockmagic_runtime.process.rootfs import Binds, Premade
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 
 _CLONED = ("mount", "pid", "ipc", "uts", "network")
@@ -48,7 +50,7 @@ def shape(config: Mapping[str, Any]) -> Message | None:
     if any(kinds.get(kind, True) for kind in ("mount", "pid", "ipc", "uts", "cgroup")):
         return None
     try:
-        own_mounts = [m for m in config.get("mounts") or () if not rootfs.Options(m).bind]
+        own_mounts = [m for m in config.get("mounts") or () if not Options(m).bind]
     except InvalidParameter:
         return None  # the start itself says what is wrong
     return {
@@ -165,7 +167,7 @@ class Spare:
     ) -> tuple[list[int], list[tuple[str, int]]]:
         """Root, binds, stdio and namespaces, in the order in which `_wait` takes them."""
         descriptors = [mount_rootfs(root)]
-        descriptors += rootfs.Binds(config.get("mounts") or (), bundle).all()
+        descriptors += Binds(config.get("mounts") or (), bundle).all()
         descriptors += stdio or ()
         joined = []
         for entry in create.namespaces_by_path(config):
@@ -186,14 +188,14 @@ def _wait(channel: socket.socket, like: Message, group: Cgroup) -> NoReturn:
             interfaces.bring_up("lo")
         init.join_v1(group)
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
-        premade = rootfs.Premade(like["mounts"], own_network="network" in like["kinds"])
+        premade = Premade(like["mounts"], own_network="network" in like["kinds"])
         send_packet(channel, {"step": "prepared"})
         message, descriptors = receive_packet(channel, _MOST_BYTES * 2)
         if message is None:
             os._exit(0)
         take = iter(descriptors)
         root = next(take)
-        binds = [next(take) for entry in message["config"].get("mounts") or () if rootfs.Options(entry).bind]
+        binds = [next(take) for entry in message["config"].get("mounts") or () if Options(entry).bind]
         stdio = (next(take), next(take), next(take)) if message["stdio"] else None
         start = Start(
             config=message["config"],
