@@ -1,4 +1,4 @@
-"""`dockmagic-runtime`: the way into the OCI runtime command; the commands themselves are in `commands.py`.
+"""`dockmagic-runtime`: the way into the OCI runtime command; the rest begins in `commandline.py`.
 
 Almost nothing is loaded here, because those commands that become a container begin again at once: in an
 interpreter that no container can write to (`interpreter.py`).
@@ -18,6 +18,6 @@ def main() -> NoReturn:
         if not interpreter.sealed():
             this = interpreter.command("from dockmagic_runtime.process.command import main; main()")
             os.execv(f"/proc/self/fd/{interpreter.open_sealed()}", [*this, *sys.argv[1:]])
-    from dockmagic_runtime.process import commands
+    from dockmagic_runtime.process import commandline
 
-    sys.exit(commands.run(sys.argv[1:]))
+    sys.exit(commandline.run(sys.argv[1:]))

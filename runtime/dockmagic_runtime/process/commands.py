@@ -1,8 +1,8 @@
-"""The commands of `dockmagic-runtime`, this runtime as an OCI runtime command, with runc's grammar.
+"""The commands of `dockmagic-runtime`, this runtime as an OCI runtime command.
 
 Engines that know runc or crun can use it in their place (`podman --runtime dockmagic-runtime run …`). What
-the commands do is in `lifecycle.py`; here is what they are called, what they print and where errors go: one
-line on stderr, and one in the log that `--log` names, in the form that engines read back.
+the commands do is in `lifecycle.py`, their grammar in `commandline.py`; here is what they make of what they
+are given, and what they print. Each loads what it needs: most of a command's time is spent on imports.
 """
 
 import argparse
@@ -10,93 +10,27 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dockmagic_runtime import __version__, timestamps
-from dockmagic_runtime.errors import Conflict, EngineError, InvalidParameter, NotFound
-from dockmagic_runtime.oci.spec import VERSION as SPEC_VERSION
+from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
+from dockmagic_runtime.process.commandlog import Log
 
 Arguments = argparse.Namespace
-
-
-class Log:
-    """Where errors and warnings go: `--log`, `--log-format`, `--debug`."""
-
-    def __init__(self, path: str | None = None, form: str = "text", debug: bool = False):
-        self._path = path
-        self._form = form
-        self._debug = debug
-
-    def error(self, text: str) -> None:
-        self._write("error", text)
-        if self._path:
-            sys.stderr.write(f"{text}\n")
-
-    def warning(self, text: str) -> None:
-        self._write("warning", text)
-
-    def debug(self, text: str) -> None:
-        if self._debug:
-            self._write("debug", text)
-
-    def _write(self, level: str, text: str) -> None:
-        when = timestamps.now()
-        if self._form == "json":
-            line = json.dumps({"level": level, "msg": text, "time": when})
-        else:
-            line = f"time={json.dumps(when)} level={level} msg={json.dumps(text, ensure_ascii=False)}"
-        if self._path:
-            with open(self._path, "a") as file:  # noqa: PTH123
-                file.write(line + "\n")
-        else:
-            sys.stderr.write(line + "\n")
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Execute one command line; returns the exit code."""
-    options = _grammar().parse_args(arguments)
-    log = Log(options.log, options.log_format, options.debug)
-    try:
-        _refuse_systemd(options)
-        options.root = Path(options.root)
-        log.debug(" ".join(arguments))
-        code: int = options.command(options, log)
-    except EngineError as error:
-        log.error(str(error))
-        return _failure_code(options)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        log.error(f"{error.filename}: {reason}" if error.filename else reason)
-        return _failure_code(options)
-    return code
-
-
-def _failure_code(options: Arguments) -> int:
-    """`exec` and `run` stand in for the program, whose own exit codes are small numbers."""
-    return 255 if options.name == "exec" else 1
-
-
-def _refuse_systemd(options: Arguments) -> None:
-    if not (options.systemd_cgroup or options.cgroup_manager == "systemd"):
-        return
-    if os.path.isdir("/run/systemd/system"):  # noqa: PTH112
-        raise InvalidParameter("the systemd cgroup manager is not supported: use --cgroup-manager cgroupfs")
-    raise InvalidParameter("systemd cgroup manager asked for, but systemd is not running on this host")
 
 
 # --- the commands --------------------------------------------------------------------------------------
 
 
-def _create(options: Arguments, log: Log) -> int:
+def create(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.process import lifecycle
 
     lifecycle.create(options.root, _request(options), log.warning)
     return 0
 
 
-def _run(options: Arguments, log: Log) -> int:
+def run(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.process import foreground, lifecycle
 
     request = _request(options)
@@ -112,33 +46,33 @@ def _run(options: Arguments, log: Log) -> int:
     return code
 
 
-def _start(options: Arguments, log: Log) -> int:
+def start(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.process import lifecycle, state
 
     lifecycle.start(state.load(options.root, options.id), log.warning)
     return 0
 
 
-def _state(options: Arguments, log: Log) -> int:
+def state(options: Arguments, log: Log) -> int:
     _print(_summary(_load(options)))
     return 0
 
 
-def _kill(options: Arguments, log: Log) -> int:
+def kill(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.process import lifecycle
 
     lifecycle.kill(_load(options), signal_number(options.signal), everyone=options.all)
     return 0
 
 
-def _delete(options: Arguments, log: Log) -> int:
+def delete(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.process import lifecycle
 
     lifecycle.delete(options.root, options.id, log.warning, force=options.force)
     return 0
 
 
-def _exec(options: Arguments, log: Log) -> int:
+def exec_(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.process import lifecycle
 
     container = _load(options)
@@ -153,7 +87,7 @@ def _exec(options: Arguments, log: Log) -> int:
     return lifecycle.exec_(container, request, log.warning)
 
 
-def _list(options: Arguments, log: Log) -> int:
+def list_(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.process import state
 
     found = [_summary(container) for container in state.every(options.root)]
@@ -167,7 +101,7 @@ def _list(options: Arguments, log: Log) -> int:
     return 0
 
 
-def _ps(options: Arguments, log: Log) -> int:
+def ps(options: Arguments, log: Log) -> int:
     import subprocess
 
     container = _load(options)
@@ -192,7 +126,7 @@ def _ps(options: Arguments, log: Log) -> int:
     return 0
 
 
-def _pause(options: Arguments, log: Log) -> int:
+def pause(options: Arguments, log: Log) -> int:
     container = _load(options)
     with container.locked():
         if (status := container.status()) not in ("running", "created"):
@@ -201,7 +135,7 @@ def _pause(options: Arguments, log: Log) -> int:
     return 0
 
 
-def _resume(options: Arguments, log: Log) -> int:
+def resume(options: Arguments, log: Log) -> int:
     container = _load(options)
     with container.locked():
         if container.status() != "paused":
@@ -210,7 +144,7 @@ def _resume(options: Arguments, log: Log) -> int:
     return 0
 
 
-def _update(options: Arguments, log: Log) -> int:
+def update(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.oci.shape import check
     from dockmagic_runtime.oci.spec import LinuxResources
 
@@ -236,14 +170,14 @@ def _update(options: Arguments, log: Log) -> int:
     return 0
 
 
-def _features(options: Arguments, log: Log) -> int:
+def features(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.process import features
 
     _print(features.document())
     return 0
 
 
-def _spec(options: Arguments, log: Log) -> int:
+def spec(options: Arguments, log: Log) -> int:
     from dockmagic_runtime.oci.runtime import default_spec
 
     path = Path(options.bundle) / "config.json"
@@ -329,7 +263,7 @@ def _json(text: str, name: str) -> dict[str, Any]:
     return document
 
 
-_UPDATES = {
+UPDATES = {
     "blkio_weight": ("blockIO", "weight"),
     "cpu_period": ("cpu", "period"),
     "cpu_quota": ("cpu", "quota"),
@@ -349,7 +283,7 @@ _UPDATES = {
 
 def _changes(options: Arguments) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {}
-    for option, (section, name) in _UPDATES.items():
+    for option, (section, name) in UPDATES.items():
         value = getattr(options, option)
         if value is not None:
             changes.setdefault(section, {})[name] = value
@@ -403,98 +337,3 @@ def _print_table(rows: list[list[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
     _print_lines(["   ".join(row).rstrip() for row in cells])
-
-
-# --- the grammar ---------------------------------------------------------------------------------------
-
-
-def _grammar() -> argparse.ArgumentParser:
-    from dockmagic_runtime.process.state import DEFAULT_ROOT
-
-    parser = argparse.ArgumentParser(
-        "dockmagic-runtime", description="An OCI runtime for Linux containers.", allow_abbrev=False
-    )
-    version = f"dockmagic-runtime version {__version__}\nspec: {SPEC_VERSION}"
-    parser.add_argument("--version", "-v", action="version", version=version)
-    parser.add_argument(
-        "--root", default=str(DEFAULT_ROOT), help="where the state of containers is (a tmpfs)"
-    )
-    parser.add_argument("--log", help="the file to write errors and warnings to (default: stderr)")
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
-    parser.add_argument("--debug", action="store_true", help="log more")
-    parser.add_argument("--cgroup-manager", choices=("cgroupfs", "systemd", "disabled"), default="cgroupfs")
-    parser.add_argument("--systemd-cgroup", action="store_true", help="refused: this runtime uses cgroupfs")
-    # "%(prog)s" of a group of commands is long; argparse wants the version text's lines kept.
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-
-    def command(name: str, function: Any, text: str, *, takes_id: bool = True) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        found.set_defaults(command=function)
-        if takes_id:
-            found.add_argument("id", metavar="CONTAINER-ID")
-        return found
-
-    for name, function, text in (
-        ("create", _create, "make a container that waits for `start`"),
-        ("run", _run, "make a container and start it"),
-    ):
-        making = command(name, function, text)
-        making.add_argument("--bundle", "-b", default=".", help="the directory with config.json")
-        making.add_argument("--config", "-f", help="the configuration, if it isn't the bundle's config.json")
-        making.add_argument("--no-pivot", action="store_true", help="for a root on an initramfs")
-        _process_options(making)
-        if name == "run":
-            making.add_argument("--detach", "-d", action="store_true", help="do not wait for its end")
-
-    command("start", _start, "execute the program of a created container")
-    command("state", _state, "print the state of a container")
-    killing = command("kill", _kill, "send a signal to a container's first process")
-    killing.add_argument("signal", nargs="?", default="SIGTERM")
-    killing.add_argument("--all", "-a", action="store_true", help="to every process of the container")
-    deleting = command("delete", _delete, "remove what a container holds")
-    deleting.add_argument("--force", "-f", action="store_true", help="kill it if it runs")
-
-    adding = command("exec", _exec, "execute a further program in a container")
-    adding.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND")
-    adding.add_argument("--process", "-p", help="the file that describes the process (OCI JSON)")
-    adding.add_argument("--tty", "-t", action="store_true")
-    adding.add_argument("--cwd")
-    adding.add_argument("--env", "-e", action="append", default=[])
-    adding.add_argument("--user", "-u", help="uid[:gid]")
-    adding.add_argument("--additional-gids", "-g", type=int, action="append", default=[])
-    adding.add_argument("--cap", "-c", action="append", default=[])
-    adding.add_argument("--no-new-privs", action="store_true")
-    adding.add_argument("--ignore-paused", action="store_true")
-    adding.add_argument("--detach", "-d", action="store_true")
-    _process_options(adding)
-
-    listing = command("list", _list, "list containers", takes_id=False)
-    listing.add_argument("--format", "-f", choices=("table", "json"), default="table")
-    listing.add_argument("--quiet", "-q", action="store_true")
-    showing = command("ps", _ps, "list the processes of a container")
-    showing.add_argument("--format", "-f", choices=("table", "json"), default="table")
-    showing.add_argument("arguments", nargs=argparse.REMAINDER, metavar="PS-OPTION")
-    command("pause", _pause, "stop all processes of a container")
-    command("resume", _resume, "let them go on")
-
-    updating = command("update", _update, "change a container's limits")
-    updating.add_argument(
-        "--resources", "-r", help="a file of OCI JSON, or - for stdin; other options are ignored"
-    )
-    for option in _UPDATES:
-        kind = str if option.startswith("cpuset") else int
-        updating.add_argument(f"--{option.replace('_', '-')}", type=kind)
-
-    command("features", _features, "print what this runtime can do", takes_id=False)
-    writing = command("spec", _spec, "write a config.json to begin with", takes_id=False)
-    writing.add_argument("--bundle", "-b", default=".")
-    return parser
-
-
-def _process_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pid-file", help="where to write the first process's pid")
-    parser.add_argument("--console-socket", help="the unix socket that is sent the terminal's master")
-    parser.add_argument(
-        "--preserve-fds", type=int, default=0, metavar="N", help="descriptors 3 to 3+N-1 stay open"
-    )
