@@ -202,23 +202,16 @@ class RunMounts:
         def fill(data: Path) -> None:
             if mount.tree is None:
                 return
-            target = os.open(data, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                with tree(self._sources.context, mount.tree) as found:
-                    sources = found.find(mount.source or ".")
-                    copying.copy(sources, target, "/", owner=None, reading=_READING)
-            finally:
-                os.close(target)
+            with paths.opened(data) as target, tree(self._sources.context, mount.tree) as found:
+                sources = found.find(mount.source or ".")
+                copying.copy(sources, target, "/", owner=None, reading=_READING)
 
         return fill
 
     def _descriptor(self, top: Path, inside: str, writable: bool, stack: AsyncExitStack) -> tuple[Json, bool]:
         """What lies `inside` a directory of the engine's, held open until the step has ended."""
-        root = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with paths.opened(top) as root:
             fd = self._opened(root, inside)
-        finally:
-            os.close(root)
         stack.callback(os.close, fd)
         entry = {"type": "bind", "source": f"/proc/{os.getpid()}/fd/{fd}"}
         options = ["bind", "rprivate", "rw" if writable else "ro"]

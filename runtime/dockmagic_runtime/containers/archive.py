@@ -21,7 +21,7 @@ from dockmagic_runtime.containers import etcfiles, mountpoints
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.errors import Forbidden, InvalidParameter, NotFound
 from dockmagic_runtime.kernel import mounts, namespaces
-from dockmagic_runtime.kernel.paths import RESOLVE_NO_SYMLINKS, open_in_root, openat2
+from dockmagic_runtime.kernel.paths import RESOLVE_NO_SYMLINKS, open_in_root, openat2, opened
 from dockmagic_runtime.process.rootfs import Binds, Tree
 from dockmagic_runtime.storage import tar
 from dockmagic_runtime.storage.compression import decompress
@@ -140,11 +140,8 @@ class ContainerFiles:
         binds = Binds(entries, str(self.bundle))  # copied before the root covers the bundle
         root = mount_rootfs(self.rootfs)
         try:
-            here = os.open(self.bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with opened(self.bundle) as here:
                 mounts.attach(root, here)
-            finally:
-                os.close(here)
             tree = Tree(root)
             for number, entry in enumerate(entries):
                 tree.mount_bind(entry, binds.take(number))

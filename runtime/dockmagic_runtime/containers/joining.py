@@ -14,7 +14,7 @@ from typing import Any
 from dockmagic_runtime.containers.places import Places
 from dockmagic_runtime.containers.record import Container, Records
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
-from dockmagic_runtime.kernel import mounts
+from dockmagic_runtime.kernel import mounts, paths
 
 Json = dict[str, Any]
 
@@ -135,11 +135,10 @@ def _mount(path: Path, size: int) -> None:
     path.mkdir(exist_ok=True)
     flags = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
     mount = mounts.new("tmpfs", [("mode", "1777"), ("size", str(size))], flags, "shm")
-    target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        mounts.attach(mount, target)
+        with paths.opened(path) as target:
+            mounts.attach(mount, target)
     finally:
-        os.close(target)
         os.close(mount)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dockmagic_runtime.containers.mountpoints import option
 from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.kernel.paths import open_in_root
+from dockmagic_runtime.kernel.paths import open_in_root, opened
 
 Json = dict[str, Any]
 
@@ -30,10 +30,8 @@ def held(points: list[Json], config: Json) -> Iterator[None]:
 
 
 def _open(volume: str, subpath: str) -> int:
-    root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return open_in_root(root, subpath, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        raise InvalidParameter(f"cannot access path {volume}/{subpath}: {error.strerror}") from None
-    finally:
-        os.close(root)
+    with opened(volume) as root:
+        try:
+            return open_in_root(root, subpath)
+        except OSError as error:
+            raise InvalidParameter(f"cannot access path {volume}/{subpath}: {error.strerror}") from None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import overlayform
 
 LARGEST = 50
@@ -117,8 +118,5 @@ def _entries(directory: Path, prefix: str, linked: set[int]) -> Iterator[tuple[s
 
 
 def _is_opaque(path: str) -> bool:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
+    with paths.opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as fd:
         return overlayform.is_opaque(fd)
-    finally:
-        os.close(fd)

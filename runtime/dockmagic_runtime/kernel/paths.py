@@ -8,6 +8,8 @@ never followed: a descriptor in /proc/self/fd could be the host's.
 import ctypes
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EAGAIN, ENOENT, ENOTDIR
 
 from dockmagic_runtime.kernel.libc import NR, syscall
@@ -26,6 +28,16 @@ _LINKS = 40  # as many as the kernel follows in one path
 
 class _OpenHow(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], flags: int = os.O_PATH | os.O_DIRECTORY) -> Iterator[int]:
+    """A descriptor while the block lasts; by default that of a directory to resolve in, or to mount on."""
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:

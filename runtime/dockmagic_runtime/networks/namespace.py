@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from dockmagic_runtime.kernel import mounts, namespaces, netlink
+from dockmagic_runtime.kernel import mounts, namespaces, netlink, paths
 from dockmagic_runtime.kernel.netlink import Route
 from dockmagic_runtime.kernel.nftables import Nftables
 from dockmagic_runtime.networks.drivers import DRIVERS
@@ -62,16 +62,6 @@ def create(path: Path) -> int:
         os.close(namespace)
         raise
     return namespace
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """The descriptor of the namespace at `path`, for the length of the block."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def remove(path: Path) -> None:
@@ -123,7 +113,7 @@ def plug(
 
 def route_out(path: Path, gateways: Iterable[Address]) -> None:
     """Other default routes, after the interface of the former ones has gone."""
-    with opened(path) as namespace, inside(namespace):
+    with paths.opened(path, os.O_RDONLY) as namespace, inside(namespace):
         within = Route()
     with within:
         within.request(*map(netlink.add_default_route, gateways))
@@ -131,7 +121,7 @@ def route_out(path: Path, gateways: Iterable[Address]) -> None:
 
 def unplug(path: Path, endpoint: Endpoint) -> None:
     """Remove an interface from a container that goes on running (tens of milliseconds)."""
-    with opened(path) as namespace, inside(namespace):
+    with paths.opened(path, os.O_RDONLY) as namespace, inside(namespace):
         within = Route()
     with within:
         within.request(netlink.delete_link(within.index(endpoint.interface)))

@@ -23,6 +23,7 @@ from dockmagic_runtime.errors import (
     Forbidden,
     SystemFailure,
 )
+from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.kernel.netlink import Route
 from dockmagic_runtime.networks import (
     bridge,
@@ -575,12 +576,12 @@ def _extend(
     each: Sandbox, new: Endpoint, gateways: Iterable[Address], *, serving: bool
 ) -> tuple[socket.socket, socket.socket] | None:
     """In a thread: one more interface for a running container, and a resolver if it had none so far."""
-    with namespace.opened(each.path) as fd, Route() as route:
+    with paths.opened(each.path, os.O_RDONLY) as fd, Route() as route:
         namespace.plug(route, fd, new, gateways=gateways)
         return namespace.resolver_sockets(fd) if serving else None
 
 
 def _sockets(each: Sandbox) -> tuple[socket.socket, socket.socket]:
     """In a thread: the resolver's sockets for a container that runs already."""
-    with namespace.opened(each.path) as fd:
+    with paths.opened(each.path, os.O_RDONLY) as fd:
         return namespace.resolver_sockets(fd, again=True)

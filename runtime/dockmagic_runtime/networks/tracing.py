@@ -22,6 +22,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from dockmagic_runtime.errors import Conflict, SystemFailure
+from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.kernel.netlink import Link, Route, Way
 from dockmagic_runtime.kernel.nftables import Nftables, NftablesError
 from dockmagic_runtime.kernel.nftrace import Step, TraceSocket
@@ -75,7 +76,7 @@ class Side:
         if self.path is None:
             yield
             return
-        with namespace.opened(self.path) as fd, namespace.inside(fd):
+        with paths.opened(self.path, os.O_RDONLY) as fd, namespace.inside(fd):
             yield
 
 

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from dockmagic_runtime.errors import InvalidParameter, NotFound, SystemFailure
+from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import Descriptor, digest_hex
 
@@ -239,11 +240,8 @@ def replace_file(path: Path, data: bytes, beside: Path | None = None) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable (a rename is not, until its directory is synced)."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with paths.opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _name(entry: Descriptor) -> str | None:

@@ -11,23 +11,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dockmagic_runtime.errors import EngineError
+from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import tar
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.pack import Packer
 from dockmagic_runtime.storage.unpack import Unpacker
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def write(directory: Path, out: BinaryIO) -> None:
     """Write everything below `directory` to `out`."""
-    above = os.open(directory.parent, _DIRECTORY)
-    try:
+    with paths.opened(directory.parent, _DIRECTORY) as above:
         packer = Packer(out.write)
         packer.member(above, os.fsencode(directory.name), b".")
         packer.finish()
-    finally:
-        os.close(above)
 
 
 def read(source: BinaryIO, directory: Path) -> None:
@@ -62,11 +60,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _unpack(source: BinaryIO, directory: Path) -> None:
-    root = os.open(directory, _DIRECTORY)
-    try:
-        with Unpacker(root) as unpacker:
-            reader = tar.TarReader(tar.chunks_of(source.read))
-            unpacker.unpack(reader)
-            reader.drain()
-    finally:
-        os.close(root)
+    with paths.opened(directory, _DIRECTORY) as root, Unpacker(root) as unpacker:
+        reader = tar.TarReader(tar.chunks_of(source.read))
+        unpacker.unpack(reader)
+        reader.drain()
