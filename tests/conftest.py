@@ -125,6 +125,13 @@ def client(engine: EngineProcess) -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture
+def busybox(client: docker.DockerClient) -> None:
+    """The stand-in busybox, in the engine of the test."""
+    if not client.images.list("busybox"):
+        client.images.pull("busybox:latest")
+
+
+@pytest.fixture
 def own_engine(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[EngineProcess]:
     """An engine that the test may stop, kill and start again; not started yet."""
     directory = Path(tempfile.mkdtemp(prefix="dm-"))

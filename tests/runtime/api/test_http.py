@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import EngineProcess
 from tests.web import Connection
 
+pytestmark = pytest.mark.usefixtures("busybox")
+
 
 def ask(engine: EngineProcess, method: str, path: str, body: object = None) -> tuple[int, Any]:
     connection = Connection(engine.socket)
@@ -20,12 +22,6 @@ def ask(engine: EngineProcess, method: str, path: str, body: object = None) -> t
     text = response.read()
     connection.close()
     return response.status, json.loads(text) if text.strip().startswith((b"{", b"[")) else text
-
-
-@pytest.fixture(autouse=True)
-def busybox(client: docker.DockerClient) -> None:
-    if not client.images.list("busybox"):
-        client.images.pull("busybox:latest")
 
 
 @pytest.mark.parametrize("version", ["", "/v1.24", "/v1.41", "/v1.47"])

@@ -112,6 +112,7 @@ def test_clone(engine: EngineProcess, client: docker.DockerClient, odd: Path) ->
     assert ask(engine, "POST", "odd/clone?to=bad/name")[0] in (400, 404)
 
 
+@pytest.mark.usefixtures("busybox")
 def test_rename(engine: EngineProcess, client: docker.DockerClient, odd: Path) -> None:
     before = listing(odd)
     client.images.pull("busybox", "latest")
