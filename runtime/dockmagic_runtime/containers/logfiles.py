@@ -10,7 +10,6 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 _BLOCK = 1 << 18
 _TRIES = 20
@@ -34,9 +33,7 @@ class LogFiles:
     def __enter__(self) -> "LogFiles":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for file in self._files:
             file.close()
 
@@ -96,9 +93,7 @@ class LogFile:
     def __enter__(self) -> "LogFile":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

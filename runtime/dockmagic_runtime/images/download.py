@@ -16,6 +16,8 @@ import io
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from dockmagic_runtime.errors import InvalidParameter
@@ -87,79 +89,65 @@ class Arriving(io.RawIOBase):
         super().close()
 
 
-async def fetch_layer(
-    content: ContentStore,
-    layers: LayerStore,
-    blob: Descriptor,
-    diff_id: str,
-    source: Source,
-    downloaded: Callable[[int], None],
-    verified: Callable[[], None],
-    unpacked: Callable[[int], None],
-) -> Layer:
-    """Get a layer: blob in the content store, unpacked in the layer store.
+@dataclass(frozen=True)
+class LayerDownload:
+    """A layer that is to be fetched: as a blob into the content store, unpacked into the layer store.
 
     `downloaded` and `unpacked` are told bytes of the compressed blob, on the event loop's thread; `verified`
-    that all of it came and has its digest. What was left by an earlier attempt and proves to be rotten is
-    dropped, and the download starts over once. Raises InvalidParameter for a blob that is not what the
-    manifest says, and whatever `source` raises.
+    that all of it came and has its digest.
     """
-    if content.has(blob.digest):
-        verified()
-        return await asyncio.to_thread(_unpack_file, content, layers, blob.digest, diff_id)
-    writer = await asyncio.to_thread(content.writer, blob.digest, blob.size)
-    resumed = writer.offset > 0
-    try:
-        return await _stream(content, layers, writer, blob, diff_id, source, downloaded, verified, unpacked)
-    except InvalidParameter:
-        if not resumed:
-            raise
-    with content.writer(blob.digest, blob.size) as fresh:
-        return await _stream(content, layers, fresh, blob, diff_id, source, downloaded, verified, unpacked)
 
+    content: ContentStore
+    layers: LayerStore
+    blob: Descriptor
+    diff_id: str
+    source: Source
+    downloaded: Callable[[int], None]
+    verified: Callable[[], None]
+    unpacked: Callable[[int], None]
 
-async def _stream(
-    content: ContentStore,
-    layers: LayerStore,
-    writer: BlobWriter,
-    blob: Descriptor,
-    diff_id: str,
-    source: Source,
-    downloaded: Callable[[int], None],
-    verified: Callable[[], None],
-    unpacked: Callable[[int], None],
-) -> Layer:
-    with writer:
-        path = content.root / "ingest" / digest_hex(blob.digest)
-        with Arriving(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as arriving:
+    async def fetch(self) -> Layer:
+        """What was left by an earlier attempt and proves to be rotten is dropped, and it starts over once.
+
+        Raises InvalidParameter for a blob that is not what the manifest says, and whatever `source` raises.
+        """
+        if self.content.has(self.blob.digest):
+            self.verified()
+            return await asyncio.to_thread(self._unpack, self.content.path(self.blob.digest))
+        writer = await asyncio.to_thread(self.content.writer, self.blob.digest, self.blob.size)
+        resumed = writer.offset > 0
+        try:
+            return await self._stream(writer)
+        except InvalidParameter:
+            if not resumed:
+                raise
+        return await self._stream(self.content.writer(self.blob.digest, self.blob.size))
+
+    async def _stream(self, writer: BlobWriter) -> Layer:
+        path = self.content.root / "ingest" / digest_hex(self.blob.digest)
+        with writer, Arriving(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as arriving:
             arriving.announce(writer.offset)
-            unpacking = in_own_thread(lambda: _unpack(layers, arriving, diff_id))
+            unpacking = in_own_thread(lambda: self._unpack(cast(BinaryIO, arriving)))
             try:
-                async for chunk in source(writer.offset):
+                async for chunk in self.source(writer.offset):
                     writer.write(chunk)
                     arriving.announce(writer.offset)
-                    downloaded(writer.offset)
+                    self.downloaded(writer.offset)
                     if unpacking.done():
                         break
                 else:
                     await asyncio.to_thread(writer.commit)
-                    verified()
+                    self.verified()
                     arriving.finish()
                 while not unpacking.done():
                     await asyncio.wait((unpacking,), timeout=0.1)
-                    unpacked(arriving.position)
+                    self.unpacked(arriving.position)
                 return unpacking.result()
             except BaseException:
                 arriving.fail()
                 await settled(unpacking)
                 raise
 
-
-def _unpack(layers: LayerStore, stream: io.RawIOBase, diff_id: str) -> Layer:
-    with decompress(cast(BinaryIO, stream)) as plain:
-        return layers.apply(diff_id, plain)
-
-
-def _unpack_file(content: ContentStore, layers: LayerStore, digest: str, diff_id: str) -> Layer:
-    with decompress(content.path(digest)) as plain:
-        return layers.apply(diff_id, plain)
+    def _unpack(self, packed: Path | BinaryIO) -> Layer:
+        with decompress(packed) as plain:
+            return self.layers.apply(self.diff_id, plain)

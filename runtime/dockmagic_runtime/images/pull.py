@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from dockmagic_runtime.errors import InvalidParameter, NotFound, NotImplementedHere
 from dockmagic_runtime.images import host
-from dockmagic_runtime.images.download import fetch_layer
+from dockmagic_runtime.images.download import LayerDownload
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.progress import Meter, Progress, short, status
 from dockmagic_runtime.images.store import ImageStore
@@ -208,16 +208,16 @@ class Puller:
 
         async with self._alone(blob):
             await slots.acquire()
-            await fetch_layer(
+            await LayerDownload(
                 self._images.content,
                 self._images.layers,
                 blob,
                 diff_id,
-                lambda offset: repository.blob(blob.digest, blob.size, offset),
-                downloading.at,
-                verified,
-                extracting.at,
-            )
+                source=lambda offset: repository.blob(blob.digest, blob.size, offset),
+                downloaded=downloading.at,
+                verified=verified,
+                unpacked=extracting.at,
+            ).fetch()
         extracting.at(blob.size)
         status(progress, "Pull complete", name)
 

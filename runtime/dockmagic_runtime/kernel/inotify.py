@@ -4,7 +4,6 @@ import asyncio
 import ctypes
 import os
 from pathlib import Path
-from types import TracebackType
 
 IN_MODIFY = 0x2
 IN_MOVED_TO = 0x80
@@ -49,7 +48,5 @@ class Watch:
     def __enter__(self) -> "Watch":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)

@@ -25,7 +25,6 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
-from types import TracebackType
 from typing import Any, Self
 
 from dockmagic_runtime.kernel import rtnl
@@ -268,9 +267,7 @@ class Route:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
