@@ -4,8 +4,10 @@ import ast
 import graphlib
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Collection, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,29 @@ def test_the_notebook_half_knows_the_engine_only_by_its_api(path: Path) -> None:
 def test_the_notebook_half_does_not_require_the_runtime() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not [name for name in project["dependencies"] if "runtime" in name]
+
+
+# The magics run inside a kernel, and speak to it through IPython.
+NOT_IMPORTED = {"ipykernel"}
+
+
+@pytest.mark.parametrize("project", [ROOT, ROOT / "runtime"], ids=["dockmagic", "dockmagic-runtime"])
+def test_each_half_requires_what_it_imports(project: Path) -> None:
+    declared = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    package = project / declared["name"].replace("-", "_")
+    imports = {name.split(".")[0] for path in sources(package) for _, name in imported(path)}
+    providers = packages_distributions()
+    used = {
+        canonical(provider)
+        for name in imports - sys.stdlib_module_names - {package.name}
+        for provider in providers[name]
+    }
+    required = {canonical(re.split(r"[^\w.-]", entry)[0]) for entry in declared["dependencies"]}
+    assert used == required - NOT_IMPORTED
+
+
+def canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def kept_files() -> list[Path]:
