@@ -7,25 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dockmagic_runtime import api
 from dockmagic_runtime.api.router import Routes
 
 from tests.conftest import EngineProcess
 
 _TABLE = Path(__file__).parents[2] / "docs" / "api.md"
 _ROW = re.compile(r"\| (GET|HEAD|POST|PUT|DELETE) \| `(/\S+)` \| (served|refused, (\d+): (.*)) \|")
-_MODULES = [
-    "archive",
-    "build",
-    "containers",
-    "execs",
-    "extensions",
-    "images",
-    "networks",
-    "refused",
-    "streams",
-    "system",
-    "volumes",
-]
+_MODULES = [path.stem for path in Path(api.__file__).parent.glob("[a-z]*.py")]
 
 
 def _rows() -> list[tuple[str, str, int, str]]:
@@ -45,7 +34,7 @@ def _shape(path: str) -> str:
 
 
 def _routes(module: str) -> set[tuple[str, str]]:
-    table: Routes = importlib.import_module(f"dockmagic_runtime.api.{module}").routes
+    table = getattr(importlib.import_module(f"dockmagic_runtime.api.{module}"), "routes", Routes())
     return {(method, _shape(path)) for method, path, _ in table.entries}
 
 
@@ -56,9 +45,7 @@ def test_the_table_is_the_engines_routes() -> None:
     assert len(listed) == len(rows)
     served = {(method, _shape(path)) for method, path, status, _ in rows if not status}
     routes = set().union(*(_routes(module) for module in _MODULES))
-    assert served <= routes
-    beyond = {(method, path) for method, path in routes - listed}
-    assert all(path.startswith("/dockmagic/") for _, path in beyond), beyond
+    assert served <= routes <= listed
 
 
 @pytest.mark.parametrize(("method", "path", "status", "sentence"), [row for row in _rows() if row[2]])
