@@ -9,8 +9,6 @@ Kernel work that may wait runs in threads; records are changed on the event loop
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +21,6 @@ from dockmagic_runtime.errors import (
     Forbidden,
     SystemFailure,
 )
-from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.kernel.netlink import Route
 from dockmagic_runtime.networks import (
     bridge,
@@ -31,17 +28,17 @@ from dockmagic_runtime.networks import (
     ipam,
     namespace,
     ports,
-    resolvconf,
     sandbox,
     topology,
     tracing,
+    wiring,
 )
 from dockmagic_runtime.networks.catalogue import Catalogue
 from dockmagic_runtime.networks.coexistence import Coexistence
 from dockmagic_runtime.networks.drivers import DRIVERS
 from dockmagic_runtime.networks.endpoints import Endpoint
 from dockmagic_runtime.networks.ipam import Address
-from dockmagic_runtime.networks.names import Names
+from dockmagic_runtime.networks.nameservice import NameService
 from dockmagic_runtime.networks.network import Network
 from dockmagic_runtime.networks.ports import Ports
 from dockmagic_runtime.networks.ruleset import Ruleset
@@ -72,7 +69,7 @@ class Networks:
         self._directory = config.run_root / "netns"
         self._catalogue = Catalogue(db)
         self._sandboxes: dict[str, Sandbox] = {}
-        self._names = Names()
+        self._name_service = NameService()
         self._ports = Ports()
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="networks")
         self._started = False
@@ -147,7 +144,7 @@ class Networks:
             self._sandboxes[each.container_id] = each
             for endpoint in each.plugged:
                 endpoint.take_again()
-                self._names.add(endpoint, each.name, each.hostname)
+                self._name_service.names.add(endpoint, each.name, each.hostname)
 
     def _publish_all(self) -> None:
         """The whole table anew, with the ports that running containers had and nobody took meanwhile."""
@@ -168,10 +165,10 @@ class Networks:
 
     async def _restore_resolver(self, each: Sandbox) -> None:
         """The name server of a running container died with the former engine; give it a new one."""
-        self._describe_resolver(each)
+        self._name_service.describe(each)
         if not each.resolving or not each.path.exists():
             return
-        await self._serve(each, await self._in_thread(_sockets, each))
+        await self._name_service.serve(each, await self._in_thread(wiring.sockets, each))
 
     # networks
 
@@ -318,7 +315,7 @@ class Networks:
             self._save(new)
             if new.netns_path:
                 await self._connect(new)
-            self._describe_resolver(new)
+            self._name_service.describe(new)
         except OSError as error:
             await self.release(container_id)
             raise SystemFailure(f"failed to create the network of container {name}: {error}") from error
@@ -340,7 +337,7 @@ class Networks:
         for endpoint in old.plugged:
             if endpoint.network.bridged:
                 namespace.silence(self._route, endpoint)
-            self._names.remove(endpoint)
+            self._name_service.names.remove(endpoint)
             endpoint.give_back()
         if old.netns_path:
             # Not in the loop: the kernel lets go of a mount only after a grace period.
@@ -378,9 +375,9 @@ class Networks:
             had = {gateway.version for gateway in ways_out}
             gateways = [gateway for gateway in new.gateways if gateway.version not in had]
             serving = joined.resolves and not each.resolver
-            sockets = await self._in_thread(_extend, each, new, gateways, serving=serving)
+            sockets = await self._in_thread(wiring.extend, each, new, gateways, serving=serving)
             if sockets:
-                await self._serve(each, sockets)
+                await self._name_service.serve(each, sockets)
         except BaseException as error:
             each.endpoints.remove(new)
             new.give_back()
@@ -388,8 +385,8 @@ class Networks:
             if isinstance(error, OSError):
                 raise SystemFailure(f"failed to connect {each.name} to {joined.name}: {error}") from error
             raise
-        self._names.add(new, each.name, each.hostname)
-        self._describe_resolver(each)
+        self._name_service.names.add(new, each.name, each.hostname)
+        self._name_service.describe(each)
         self._tell("connect", joined, container_id)
         return each
 
@@ -403,7 +400,7 @@ class Networks:
             raise Forbidden(f"container {container_id} is not connected to network {left.name}")
         was_outward, lost = each.outward is old, {gateway.version for gateway in each.gateways(old)}
         each.endpoints.remove(old)
-        self._names.remove(old)
+        self._name_service.names.remove(old)
         if was_outward:
             self._unpublish(each)
         if left.addressed:
@@ -414,7 +411,7 @@ class Networks:
             gateways = [gateway for gateway in others if gateway.version in lost]
             await self._in_thread(namespace.route_out, each.path, gateways)
         self._save(each)
-        self._describe_resolver(each)
+        self._name_service.describe(each)
         self._tell("disconnect", left, container_id)
         return each
 
@@ -422,8 +419,8 @@ class Networks:
         """A container's new name is what the resolvers answer to from now on."""
         if each := self._sandboxes.get(container_id):
             for endpoint in each.plugged:
-                self._names.remove(endpoint)
-                self._names.add(endpoint, name, each.hostname)
+                self._name_service.names.remove(endpoint)
+                self._name_service.names.add(endpoint, name, each.hostname)
             each.name = name
             self._save(each)
 
@@ -464,19 +461,19 @@ class Networks:
         end = self._running(target) if isinstance(target, str) else target
         resolved = None
         if begin and isinstance(end, Sandbox):
-            resolved = self._addresses(begin, end.name.lower())
+            resolved = self._name_service.addresses(begin, end.name.lower())
         async with self._tracing:
             return await self._in_thread(self._tracer.trace, tracing.aim(begin, end, port, resolved))
 
     async def _connect(self, new: Sandbox) -> None:
         """The kernel's part of a sandbox: namespace, interfaces, published ports, resolver."""
-        sockets = await self._in_thread(_build, new)
+        sockets = await self._in_thread(wiring.build, new)
         if new.publications:
             self._ruleset.publish(new.publications)
         for endpoint in new.plugged:
-            self._names.add(endpoint, new.name, new.hostname)
+            self._name_service.names.add(endpoint, new.name, new.hostname)
         if sockets:
-            await self._serve(new, sockets)
+            await self._name_service.serve(new, sockets)
 
     def _reserve(self, new: Sandbox, bindings: Bindings | None, *, publish_all: bool) -> None:
         outward = new.outward
@@ -498,36 +495,6 @@ class Networks:
         self._ruleset.unpublish(old.publications)
         self._ports.release(old.publications)
         old.publications = []
-
-    def _describe_resolver(self, each: Sandbox) -> None:
-        """What /etc/resolv.conf of the container says; its resolver's upstream is the host's or `--dns`."""
-        host, dns = resolvconf.HostResolver(), each.dns
-        search = dns.search or host.search
-        if each.resolving:
-            options = dns.options or [*host.options, "ndots:0"]
-            each.resolv_conf = resolvconf.render([namespace.RESOLVER], search, options)
-        else:
-            servers = dns.servers or host.servers
-            each.resolv_conf = resolvconf.render(servers, search, dns.options or host.options)
-
-    async def _serve(self, each: Sandbox, sockets: tuple[socket.socket, socket.socket]) -> None:
-        # Loaded with the first user-defined network: the DNS library takes longer to import than all of this.
-        from dockmagic_runtime.networks import resolver
-
-        upstream = each.dns.servers or resolvconf.HostResolver().servers
-        each.resolver = resolver.Resolver(
-            lambda name: self._addresses(each, name),
-            lambda address: self._names.name_of(address, each.resolving),
-            upstream if each.outward else [],
-        )
-        await each.resolver.serve(*sockets)
-
-    def _addresses(self, each: Sandbox, name: str) -> Sequence[Address] | None:
-        """What a container finds under a name: a link's alias is its own affair, all else the network's."""
-        for endpoint in each.endpoints:
-            if child := endpoint.linked(name):
-                return self._names.addresses(child, [endpoint.network])
-        return self._names.addresses(name, each.resolving)
 
     def _running(self, container_id: str) -> Sandbox:
         if container_id not in self._sandboxes:
@@ -557,31 +524,3 @@ class Networks:
         except asyncio.CancelledError:
             await asyncio.wait([work])
             raise
-
-
-def _build(new: Sandbox) -> tuple[socket.socket, socket.socket] | None:
-    """In a thread: make the namespace and everything in it; the resolver's sockets if it needs them."""
-    fd = namespace.create(new.path)
-    try:
-        with Route() as route:
-            for endpoint in new.plugged:
-                hairpin = bool(new.publications) and endpoint is new.outward
-                namespace.plug(route, fd, endpoint, gateways=new.gateways(endpoint), hairpin=hairpin)
-        return namespace.resolver_sockets(fd) if new.resolving else None
-    finally:
-        os.close(fd)
-
-
-def _extend(
-    each: Sandbox, new: Endpoint, gateways: Iterable[Address], *, serving: bool
-) -> tuple[socket.socket, socket.socket] | None:
-    """In a thread: one more interface for a running container, and a resolver if it had none so far."""
-    with paths.opened(each.path, os.O_RDONLY) as fd, Route() as route:
-        namespace.plug(route, fd, new, gateways=gateways)
-        return namespace.resolver_sockets(fd) if serving else None
-
-
-def _sockets(each: Sandbox) -> tuple[socket.socket, socket.socket]:
-    """In a thread: the resolver's sockets for a container that runs already."""
-    with paths.opened(each.path, os.O_RDONLY) as fd:
-        return namespace.resolver_sockets(fd, again=True)
