@@ -69,18 +69,12 @@ class Engine:
         snapshots = SnapshotStore(root / "containers", layers)
         records = Records(database)
         networks = Networks(database, config, events.publish)
-
-        def users_of_volume(name: str) -> list[str]:
-            return containers.users_of_volume(name)
-
-        volumes = VolumeStore(database, root / "volumes", users_of_volume, events.publish)
+        volumes = VolumeStore(database, root / "volumes", records.users_of_volume, events.publish)
         containers = Containers(
             config, database, images, snapshots, volumes, networks, spawner, events, records
         )
         images.in_use = lambda image_id: [
-            Use(container.id, container.state.running)
-            for container in records.all()
-            if container.image == image_id
+            Use(container.id, container.state.running) for container in records.of_image(image_id)
         ]
         puller = Puller(images, registry)
         builder = Builder(config, database, layers, images, puller, networks, spawner)
@@ -183,7 +177,7 @@ class Engine:
     async def _remove_empty_cgroup(self, *, kill: bool = False) -> None:
         """The parent of the containers' groups, with what a crash left in it, while no container runs."""
         group = Cgroup.open(self.services.config.cgroup_parent)
-        if not self.services.containers.running_ids() and group.exists():
+        if not self.services.containers.records.running() and group.exists():
             await asyncio.to_thread(group.remove, kill=kill)
 
     @staticmethod

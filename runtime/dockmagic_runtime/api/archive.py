@@ -25,7 +25,7 @@ async def _files(call: Call, stack: AsyncExitStack) -> ContainerFiles:
     container = containers.get(call["id"])
     if not container.state.pid:
         await stack.enter_async_context(containers.live(container).lock)
-        await stack.enter_async_context(containers.volumes_held(container))
+        await stack.enter_async_context(containers.volumes.held(container))
     return ContainerFiles(
         container, containers.rootfs(container), containers.places.directory(container), call["id"]
     )

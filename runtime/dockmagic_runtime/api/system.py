@@ -255,7 +255,7 @@ async def disk_use(call: Call) -> web.StreamResponse:
             volume.inspect()
             | {
                 "UsageData": {
-                    "RefCount": len(services.containers.users_of_volume(volume.name)),
+                    "RefCount": len(services.containers.records.users_of_volume(volume.name)),
                     "Size": volume.usage(),
                 }
             }

@@ -26,7 +26,7 @@ _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 async def list_(call: Call) -> web.StreamResponse:
     filters = call.filters()
     check(filters, {"dangling", "driver", "label", "name"})
-    users_of = call.services.containers.users_of_volume
+    users_of = call.services.containers.records.users_of_volume
     for value in filters.get("dangling", []):
         if value not in _TRUTHS:
             raise InvalidParameter(f"invalid filter 'dangling=[{value}]'")

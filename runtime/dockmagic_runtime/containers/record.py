@@ -127,6 +127,20 @@ class Records:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {name}")
         raise NotFound(f"No such container: {reference}")
 
+    def running(self) -> list[Container]:
+        return [container for container in self._by_id.values() if container.state.running]
+
+    def of_image(self, image_id: str) -> list[Container]:
+        return [container for container in self._by_id.values() if container.image == image_id]
+
+    def users_of_volume(self, name: str) -> list[str]:
+        """The ids of the containers that have a volume."""
+        return [
+            container.id
+            for container in self._by_id.values()
+            if any(point.get("Name") == name for point in container.mounts)
+        ]
+
     def find(self, identity: str) -> Container | None:
         return self._by_id.get(identity)
 

@@ -21,11 +21,12 @@ from typing import Any
 
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.containers import copyup, creation, names, reshaping, restarts, settings, updating
+from dockmagic_runtime.containers import creation, names, reshaping, restarts, settings, updating
 from dockmagic_runtime.containers.launch import Launcher
 from dockmagic_runtime.containers.live import Live
 from dockmagic_runtime.containers.places import Places
 from dockmagic_runtime.containers.record import Container, Records, State
+from dockmagic_runtime.containers.volumeuse import VolumeUse
 from dockmagic_runtime.errors import (
     Conflict,
     EngineError,
@@ -46,7 +47,7 @@ from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.storage.database import Database
 from dockmagic_runtime.storage.overlay import Rootfs
 from dockmagic_runtime.storage.snapshots import SnapshotStore
-from dockmagic_runtime.volumes.store import Volume, VolumeStore
+from dockmagic_runtime.volumes.store import VolumeStore
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -77,12 +78,12 @@ class Containers:
         self._images = images
         self._snapshots = snapshots
         self._volumes = volumes
+        self.volumes = VolumeUse(volumes, events)
         self._networks = networks
         self._events = events
         self.records = records
         self._live: dict[str, Live] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._filling = asyncio.Lock()
         self._reshaping = asyncio.Lock()
         self._closing = False
         self.on_run: list[Callable[[Container], None]] = []
@@ -125,28 +126,13 @@ class Containers:
         container, warnings = creation.new_container(body, name, image, self.records, self._volumes)
         rootfs = self._snapshots.prepare(container.id, container.layers, host=image.host)
         try:
-            await self._fill_volumes(container, rootfs)
+            await self.volumes.fill(container, rootfs)
             self.records.insert(container)
         except (EngineError, OSError):
             self._discard(container)
             raise
         self._publish(container, "create")
         return container, warnings
-
-    async def _fill_volumes(self, container: Container, rootfs: Rootfs) -> None:
-        async with self.volumes_held(container):
-            if copyup.wanting(container.mounts):
-                async with self._filling:  # one volume may be new to several containers
-                    points = copyup.wanting(container.mounts)
-                    await asyncio.to_thread(copyup.copy_up, points, rootfs)
-
-    def volumes_held(self, container: Container) -> contextlib.AbstractAsyncContextManager[None]:
-        """While it lasts, the files of the container's volumes are at their paths, whether it runs or not."""
-        return self._volumes.held(self._volumes_of(container), f"the files of {container.short_id}")
-
-    def _volumes_of(self, container: Container) -> list[Volume]:
-        names = dict.fromkeys(point["Name"] for point in container.mounts if point["Type"] == "volume")
-        return [self._volumes.get(name) for name in names]
 
     async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, killing it first if `force`; with `volumes` its anonymous volumes too."""
@@ -169,7 +155,7 @@ class Containers:
             live.tell_removal(container.state.exit_code)
             self._publish(container, "destroy")
             if volumes:
-                self._remove_anonymous_volumes(container)
+                self.volumes.remove_anonymous(container)
 
     def _discard(self, container: Container) -> None:
         """The container's directory; renamed first, so that what a crash leaves of it is known as rubbish.
@@ -189,14 +175,6 @@ class Containers:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    def _remove_anonymous_volumes(self, container: Container) -> None:
-        for point in container.mounts:
-            if point["Type"] == "volume" and self._volumes.get(point["Name"]).anonymous:
-                try:
-                    self._volumes.remove(point["Name"])
-                except Conflict:
-                    log.debug("volume %s stays: another container uses it", point["Name"])
 
     async def rename(self, container: Container, name: str) -> None:
         if not name:
@@ -245,33 +223,20 @@ class Containers:
         if live.release:
             await live.release
         try:
-            for volume in self._volumes_of(container):
-                await self._volumes.holders.hold(volume, container.id)
+            await self.volumes.hold(container)
             shim = await self._launcher.launch(container, live)
         except (EngineError, OSError) as error:
             await self._start_failed(container, live, error)
         container.state = State("running", shim.pid, started_at=timestamps.now())
         self._watch(container, live, shim)
         self.records.save(container)
-        self._tell_volumes(container, "mount")
+        self.volumes.tell(container, "mount")
         self._publish(container, "start")
-
-    def _tell_volumes(self, container: Container, action: str) -> None:
-        for point in container.mounts:
-            if point["Type"] == "volume":
-                attributes = {"driver": point["Driver"], "container": container.id}
-                if action == "mount":
-                    attributes |= {
-                        "destination": point["Destination"],
-                        "propagation": point["Propagation"],
-                        "read/write": str(point["RW"]).lower(),
-                    }
-                self._events.publish("volume", action, point["Name"], attributes)
 
     async def _start_failed(self, container: Container, live: Live, error: EngineError | OSError) -> None:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
         self._launcher.give_back(container)
-        await self._volumes.holders.release_all(container.id)
+        await self.volumes.release(container)
         await self._networks.release(container.id)
         for attachment in live.waiting_attachments:
             attachment.socket.close()
@@ -314,7 +279,7 @@ class Containers:
         live.shim = None
         self.records.save(container)
         self._publish(container, "die", exitCode=str(ended.code))
-        self._tell_volumes(container, "unmount")
+        self.volumes.tell(container, "unmount")
         live.tell_exit(ended.code)
         for told in self.on_exit:
             told(container)
@@ -349,7 +314,7 @@ class Containers:
         if live.cleaned:
             await live.cleaned
         self._launcher.give_back(container)
-        await self._volumes.holders.release_all(container.id)
+        await self.volumes.release(container)
         await self._networks.release(container.id)  # it may have left all its networks by now
         container.networks = {}
         if container.host_config["AutoRemove"] and container.id in self._live:
@@ -427,7 +392,7 @@ class Containers:
             await self.end(container)
             shape.put_on(container)
             try:
-                await self._fill_volumes(container, self.rootfs(container))
+                await self.volumes.fill(container, self.rootfs(container))
                 self.records.save(container)
                 if running:
                     await self.start(container)
@@ -563,11 +528,9 @@ class Containers:
             if ended := await self._take_up(container):
                 lost.append((container, ended))
         gone = {container.id for container, _ in lost}
-        await self._networks.start([identity for identity in self.running_ids() if identity not in gone])
-        for identity in self.running_ids():
-            for volume in self._volumes_of(self.get(identity)):
-                self._volumes.holders.take_up(volume, identity)
-        self._volumes.holders.sweep(self._volumes.list())
+        running = self.records.running()
+        await self._networks.start([each.id for each in running if each.id not in gone])
+        self.volumes.take_up(running)
         for container, ended in lost:
             self._ended(container, self.live(container), ended)
 
@@ -640,19 +603,6 @@ class Containers:
             if entry.name not in known:
                 log.info("sweeping %s, which no container owns", entry.name)
                 trees.remove(Path(entry.path))
-
-    def running_ids(self) -> list[str]:
-        return [container.id for container in self.records.all() if container.state.running]
-
-    def users_of_image(self, image_id: str) -> list[str]:
-        return [container.id for container in self.records.all() if container.image == image_id]
-
-    def users_of_volume(self, name: str) -> list[str]:
-        return [
-            container.id
-            for container in self.records.all()
-            if any(point.get("Name") == name for point in container.mounts)
-        ]
 
     def usage(self, container: Container) -> int:
         """Bytes in the container's writable layer."""
