@@ -14,6 +14,7 @@ All methods run on the event loop's thread. What they return may be kept: an Ima
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
@@ -157,53 +158,35 @@ class ImageStore:
         made by an earlier build. Raises NotFound for a layer that is not here, Conflict for a reserved
         name, InvalidParameter for a config that is none.
         """
-        reused = frozenset(cached)
         document = read_config(config)
         names = [key(reference) for reference in references]
         for name in names:
             self._refuse_reserved(name)
         size = sum(self._layer_size(diff_id) for diff_id in diff_ids)
-        image_id = self.content.write(config)
-        known = self._images.get(image_id)
         now = oci_image.timestamp() if any(not name.digest for name in names) else None
+        image = Image(
+            self.content.write(config),
+            document,
+            tuple(diff_ids),
+            size,
+            origin,
+            parent,
+            last_tagged=now,
+            manifest=manifest,
+            cached=frozenset(cached),
+        )
         with self._database.transaction() as connection:
-            connection.execute(
-                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                " cached = excluded.cached,"
-                " manifest = coalesce(excluded.manifest, manifest),"
-                " last_tagged = coalesce(excluded.last_tagged, last_tagged)",
-                (
-                    image_id,
-                    json.dumps(list(diff_ids)),
-                    size,
-                    origin,
-                    parent,
-                    manifest,
-                    now,
-                    json.dumps(sorted(reused)),
-                ),
-            )
-            for name in names:
-                connection.execute(
-                    "INSERT OR REPLACE INTO image_references VALUES (?, ?)", (name.normalized(), image_id)
-                )
-            for diff_id, blob in (blobs or {}).items():
-                connection.execute(
-                    "INSERT OR IGNORE INTO layer_blobs VALUES (?, ?, ?, ?)",
-                    (blob.digest, diff_id, blob.media_type, blob.size),
-                )
-        self._images[image_id] = (
-            replace(
+            _insert(connection, image, names, blobs or {})
+        if known := self._images.get(image.id):
+            image = replace(
                 known,
                 manifest=manifest or known.manifest,
                 last_tagged=now or known.last_tagged,
-                cached=reused,
+                cached=image.cached,
             )
-            if known
-            else Image(image_id, document, tuple(diff_ids), size, origin, parent, (), now, manifest, reused)
-        )
-        self._point(names, image_id)
-        return self._images[image_id]
+        self._images[image.id] = image
+        self._point(names, image.id)
+        return self._images[image.id]
 
     def tag(self, image: Image, reference: Reference) -> None:
         """Give an image another name; an image that had it loses it. Raises Conflict, InvalidParameter."""
@@ -408,6 +391,35 @@ class ImageStore:
         document = json.loads(data)
         parts = [document["config"], *document["layers"]]
         return data if all(self.content.has(part["digest"]) for part in parts) else None
+
+
+def _insert(
+    connection: sqlite3.Connection, image: Image, names: Iterable[Reference], blobs: Mapping[str, Descriptor]
+) -> None:
+    connection.execute(
+        "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+        " cached = excluded.cached,"
+        " manifest = coalesce(excluded.manifest, manifest),"
+        " last_tagged = coalesce(excluded.last_tagged, last_tagged)",
+        (
+            image.id,
+            json.dumps(image.diff_ids),
+            image.size,
+            image.origin,
+            image.parent,
+            image.manifest,
+            image.last_tagged,
+            json.dumps(sorted(image.cached)),
+        ),
+    )
+    connection.executemany(
+        "INSERT OR REPLACE INTO image_references VALUES (?, ?)",
+        [(name.normalized(), image.id) for name in names],
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO layer_blobs VALUES (?, ?, ?, ?)",
+        [(blob.digest, diff_id, blob.media_type, blob.size) for diff_id, blob in blobs.items()],
+    )
 
 
 _AS_OCI = {
