@@ -10,7 +10,9 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dockmagic_runtime.errors import EngineError
@@ -23,6 +25,21 @@ from dockmagic_runtime.process.messages import StartFailed
 Process = Mapping[str, Any]
 
 _PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the child is to do, as `exec_in` was told; `flags` are the namespaces that it enters itself."""
+
+    process: Process
+    pidfd: int
+    flags: int
+    stdio: tuple[int, int, int] | None
+    cgroup: Cgroup | None
+    seccomp: bytes | None
+    seccomp_flags: int
+    preserve_fds: int
+    die_with_parent: bool
 
 
 def exec_in(
@@ -48,40 +65,23 @@ def exec_in(
     for kind in kinds:
         if kind != "user" or namespaces.inode(pid, "user") != namespaces.inode("self", "user"):
             flags |= namespaces.KINDS[kind]
+    for_children = flags & namespaces.CLONE_NEWPID
+    order = _Order(
+        process,
+        pidfd,
+        flags & ~for_children,
+        stdio,
+        cgroup,
+        seccomp,
+        seccomp_flags,
+        preserve_fds,
+        die_with_parent,
+    )
     capabilities.last_cap()  # read where /proc is ours, and remembered
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
-        with theirs:
-            for_children = flags & namespaces.CLONE_NEWPID
-            group = cgroup.directory_fd() if cgroup is not None else None
-            home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if for_children else -1
-            try:
-                if for_children:
-                    namespaces.setns(pidfd, for_children)
-                try:
-                    child, child_fd = namespaces.clone(0, group)
-                    if child == 0:
-                        ours.close()
-                        _run(
-                            theirs,
-                            process,
-                            pidfd,
-                            flags & ~for_children,
-                            stdio,
-                            cgroup,
-                            seccomp,
-                            seccomp_flags,
-                            preserve_fds,
-                            die_with_parent,
-                        )
-                finally:
-                    if for_children:
-                        namespaces.setns(home, for_children)
-            finally:
-                for fd in (home, -1 if group is None else group):
-                    if fd >= 0:
-                        os.close(fd)
-        created = Created(child, child_fd)
+        with theirs, _children_in(pidfd, for_children):
+            created = _fork(ours, theirs, order)
         ours.settimeout(_PATIENCE)
         try:
             create.follow(created, ours)
@@ -91,11 +91,41 @@ def exec_in(
     return created
 
 
-def _run(channel: socket.socket, process: Process, *rest: Any) -> NoReturn:
+@contextmanager
+def _children_in(pidfd: int, kind: int) -> Iterator[None]:
+    """Children made in the block are in the process's namespace of that kind (CLONE_NEWPID; 0: in ours)."""
+    if not kind:
+        yield
+        return
+    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespaces.setns(pidfd, kind)
+        try:
+            yield
+        finally:
+            namespaces.setns(home, kind)
+    finally:
+        os.close(home)
+
+
+def _fork(ours: socket.socket, theirs: socket.socket, order: _Order) -> Created:
+    group = order.cgroup.directory_fd() if order.cgroup is not None else None
+    try:
+        child, child_fd = namespaces.clone(0, group)
+        if child == 0:
+            ours.close()
+            _run(theirs, order)
+    finally:
+        if group is not None:
+            os.close(group)
+    return Created(child, child_fd)
+
+
+def _run(channel: socket.socket, order: _Order) -> NoReturn:
     try:
         parent = init.Parent(channel)
         try:
-            failure = _become(parent, process, *rest)
+            failure = _become(parent, order)
         except StartFailed as error:
             failure = error
         except (EngineError, OSError, KeyError, TypeError, ValueError) as error:
@@ -106,18 +136,8 @@ def _run(channel: socket.socket, process: Process, *rest: Any) -> NoReturn:
         init.end_after_mistake(channel)
 
 
-def _become(
-    parent: init.Parent,
-    process: Process,
-    pidfd: int,
-    flags: int,
-    stdio: tuple[int, int, int] | None,
-    cgroup: Cgroup | None,
-    seccomp: bytes | None,
-    seccomp_flags: int,
-    preserve_fds: int,
-    die_with_parent: bool,
-) -> StartFailed:
+def _become(parent: init.Parent, order: _Order) -> StartFailed:
+    process, cgroup = order.process, order.cgroup
     execute.set_oom_score(process, parent.warn)
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     os.setsid()
@@ -127,11 +147,12 @@ def _become(
         init.join_v1(cgroup)
     sys.path.clear()
     sys.meta_path.clear()
-    namespaces.setns(pidfd, flags)
-    if flags & namespaces.CLONE_NEWUSER:
+    namespaces.setns(order.pidfd, order.flags)
+    if order.flags & namespaces.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
 
+    stdio = order.stdio
     if process.get("terminal"):
         master, slave = _open_terminal()
         size = process.get("consoleSize")
@@ -142,7 +163,7 @@ def _become(
         stdio = (slave, slave, slave)
     if stdio:
         init.set_stdio(stdio)
-    init.keep_only(parent, preserve_fds)
+    init.keep_only(parent, order.preserve_fds)
 
     execute.join_session_keyring("_ses.exec")
     execute.own_stdio((process.get("user") or {}).get("uid", 0))
@@ -152,15 +173,15 @@ def _become(
     scheduling.set_affinity(process, "final")
     execute.reset_signals()
     no_new_privs = bool(process.get("noNewPrivileges"))
-    execute.become_user(process, keep_for_seccomp=seccomp is not None and not no_new_privs)
+    execute.become_user(process, keep_for_seccomp=order.seccomp is not None and not no_new_privs)
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
-    if die_with_parent:
+    if order.die_with_parent:
         libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
     env = execute.environment(process)
     argv = process["args"]
     program = execute.Program(execute.find_program(argv[0], env), argv, env)
     parent.say("ready")
-    execute.load_filter(process, seccomp, seccomp_flags)
+    execute.load_filter(process, order.seccomp, order.seccomp_flags)
     return program.run()
 
 
