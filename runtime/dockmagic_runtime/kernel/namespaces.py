@@ -6,7 +6,6 @@ import signal
 
 from dockmagic_runtime.kernel.libc import NR, syscall
 
-CLONE_VM = 0x100
 CLONE_PIDFD = 0x1000
 CLONE_PARENT = 0x8000
 CLONE_NEWTIME = 0x80

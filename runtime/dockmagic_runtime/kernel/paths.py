@@ -14,7 +14,6 @@ from errno import EAGAIN, ENOENT, ENOTDIR
 
 from dockmagic_runtime.kernel.libc import NR, syscall
 
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08

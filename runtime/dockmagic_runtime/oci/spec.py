@@ -8,11 +8,9 @@ from typing import Annotated, Any, Literal, Required, TypedDict
 
 VERSION = "1.2.1"
 
-UInt8 = Annotated[int, range(1 << 8)]
 UInt16 = Annotated[int, range(1 << 16)]
 UInt32 = Annotated[int, range(1 << 32)]
 UInt64 = Annotated[int, range(1 << 64)]
-Int32 = Annotated[int, range(-(1 << 31), 1 << 31)]
 Int64 = Annotated[int, range(-(1 << 63), 1 << 63)]
 
 

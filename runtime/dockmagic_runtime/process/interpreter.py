@@ -31,12 +31,3 @@ def open_sealed() -> int:
 def command(statement: str) -> list[str]:
     """The arguments that run `statement` in a bare interpreter: no site, no environment, our code only."""
     return [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(_ROOT)!r}); {statement}"]
-
-
-def seal() -> None:
-    """Execute this very program again from the sealed interpreter, unless it is already."""
-    if sealed():
-        return
-    fd = open_sealed()
-    os.set_inheritable(fd, True)
-    os.execv(f"/proc/self/fd/{fd}", sys.orig_argv)
