@@ -16,11 +16,11 @@ import aiohttp
 
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.images.remote import download as fetch
+from dockmagic_runtime.images.remote import response
 from dockmagic_runtime.storage import tar
 
 _CHUNK = 1 << 18
 _LONGEST_TEXT = 1 << 20
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _GIT = re.compile(r"git@|git://|ssh://|github\.com/|\S+\.git(#|$)")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -70,10 +70,7 @@ async def download(url: str, directory: Path, checksum: str | None, *, named: bo
     directory.mkdir(parents=True)
     content = hashlib.sha256()
     try:
-        async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session,
-            session.get(url) as got,
-        ):
+        async with response(url) as got:
             if got.status >= 400:
                 raise InvalidParameter(f"failed to GET {url} with status {got.status} {got.reason}")
             disposition = got.content_disposition
