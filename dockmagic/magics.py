@@ -26,7 +26,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class, no_var_expand
@@ -206,7 +206,7 @@ def rewrite(source: str) -> str:
     finder.visit(tree)
     lines = source.encode().splitlines(keepends=True)
     for call in reversed(finder.found):
-        method = b"line" if call.func.attr == "run_line_magic" else b"cell"  # type: ignore[attr-defined]
+        method = b"line" if cast(ast.Attribute, call.func).attr == "run_line_magic" else b"cell"
         row, first = call.lineno - 1, call.args[0]
         lines[row] = (
             lines[row][: call.col_offset]

@@ -123,8 +123,8 @@ def _safe(member: tarfile.TarInfo, into: str, keep_owners: bool) -> tarfile.TarI
         linked = os.path.realpath(os.path.join(into, member.linkname))  # noqa: PTH118
         if os.path.commonpath([linked, os.path.realpath(into)]) != os.path.realpath(into):
             raise tarfile.LinkOutsideDestinationError(member, linked)
-    owner = {} if keep_owners else {"uid": None, "gid": None, "uname": None, "gname": None}
-    return checked.replace(mode=member.mode & 0o777, **owner, deep=False)  # type: ignore[arg-type]
+    owner: dict[str, Any] = {} if keep_owners else {"uid": None, "gid": None, "uname": None, "gname": None}
+    return checked.replace(mode=member.mode & 0o777, **owner, deep=False)
 
 
 # -- into a container --------------------------------------------------------------------------------------

@@ -41,7 +41,9 @@ def moment(text: str) -> str:
     if re.fullmatch(r"\d+(\.\d{1,9})?", text):
         return text
     # A date; digits after its seconds are kept as they are, Python knows only six.
-    date, fraction, zone = re.fullmatch(r"([^.]*)(?:\.(\d{1,9}))?(.*)", text).groups()  # type: ignore[union-attr]
+    found = re.fullmatch(r"([^.]*)(?:\.(\d{1,9}))?(.*)", text, re.DOTALL)
+    assert found  # which any text does
+    date, fraction, zone = found.groups()
     try:
         seconds = datetime.fromisoformat(date + zone).timestamp()
     except ValueError:

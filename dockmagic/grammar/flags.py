@@ -7,6 +7,7 @@ from pflag: a switch takes its value only after `=` (`--rm=false`), `-e=X` is `-
 
 import difflib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -19,8 +20,8 @@ _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 class Switch(click.Option):
     """A flag that is true when it stands alone. For click it is an option with a value, see above."""
 
-    def __init__(self, declarations: Sequence[str], *, default: bool = False, **attributes: object) -> None:
-        super().__init__(declarations, type=bool, default=default, metavar="", **attributes)  # type: ignore[arg-type]
+    def __init__(self, declarations: Sequence[str], *, default: bool = False, **attributes: Any) -> None:
+        super().__init__(declarations, type=bool, default=default, metavar="", **attributes)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(ctx)

@@ -8,6 +8,7 @@ import pytest
 from dockmagic.errors import UsageMistake
 from dockmagic.grammar import docker
 from dockmagic.grammar.creation import container_config
+from dockmagic.grammar.filters import moment
 from dockmagic.grammar.ports import port_map
 
 
@@ -214,3 +215,9 @@ def test_bad_values_are_told(words: str, sentence: str) -> None:
         config(*words.split())
     assert sentence in str(caught.value)
     assert caught.value.exit_code == 125
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2024-13-01", "1.\n2", ""])
+def test_a_time_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="failed to parse value as time or duration"):
+        moment(text)

@@ -10,6 +10,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _BLOCK = 1 << 18
 _TRIES = 20
@@ -85,7 +86,7 @@ class LogFile:
     def __init__(self, path: str) -> None:
         """Raises FileNotFoundError."""
         self._path = path
-        self._file = open(path, "rb")  # noqa: PTH123, SIM115 - no pattern, no Path: it is on every run's way
+        self._file: BinaryIO = open(path, "rb")  # noqa: PTH123, SIM115 - no pattern, no Path: it is on every run's way
         self._packed = path.endswith(".gz")
         self._inode = os.fstat(self._file.fileno()).st_ino
         self.position = 0
@@ -171,7 +172,7 @@ class LogFile:
         plain.write(unpack.flush())
         plain.flush()
         self._file.close()
-        self._file = plain  # type: ignore[assignment]
+        self._file = plain
         self._packed = False
 
 

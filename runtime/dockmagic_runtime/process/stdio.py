@@ -139,7 +139,7 @@ class Streams:
 
     def _watch_output(self, fd: int) -> None:
         events = select.POLLIN | (select.POLLOUT if fd == self._stdin and self._input else 0)
-        self._poller.watch(fd, events, lambda got, fd=fd: self._on_output(fd, got))  # type: ignore[misc]
+        self._poller.watch(fd, events, lambda got: self._on_output(fd, got))
 
     def _on_output(self, fd: int, events: int) -> None:
         if events & select.POLLOUT:
