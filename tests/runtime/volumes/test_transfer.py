@@ -115,7 +115,6 @@ def test_clone(engine: EngineProcess, client: docker.DockerClient, odd: Path) ->
 @pytest.mark.usefixtures("busybox")
 def test_rename(engine: EngineProcess, client: docker.DockerClient, odd: Path) -> None:
     before = listing(odd)
-    client.images.pull("busybox", "latest")
     container = client.containers.create("busybox", volumes=["odd:/v"])
     status, said = ask(engine, "POST", "odd/rename?to=other")
     assert (status, container.id.encode() in said) == (409, True)
