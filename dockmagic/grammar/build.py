@@ -113,7 +113,7 @@ def build(session: Session, path: str, file: str | None, **given: Any) -> Any:
         return built(session, directory, session.cell.body, given)
     dockerfile = Path(host_path(file)) if file else directory / NAME_IN_CONTEXT
     try:
-        text = dockerfile.read_text()
+        text = dockerfile.read_text(errors="replace")
     except OSError:
         raise DockmagicError(
             f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat "
@@ -179,7 +179,7 @@ def built(
     with tempfile.TemporaryFile() as spool:
         write_context(spool, directory, text, dockerfile)
         spool.seek(0)
-        return _posted(session, text, given, {"dockerfile": dockerfile_name(directory)}, spool)
+        return _posted(session, text, given, {"dockerfile": dockerfile_name(directory, dockerfile)}, spool)
 
 
 def built_remote(session: Session, url: str, file: str | None, given: dict[str, Any]) -> Any:

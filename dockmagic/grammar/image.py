@@ -300,7 +300,7 @@ def explain(session: Session, file: str, target: str | None) -> Any:
     path = Path(host_path(file))
     path = path / "Dockerfile" if path.is_dir() else path
     try:
-        text = path.read_text()
+        text = path.read_text(errors="replace")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise DockmagicError(f"{path}: {reason}") from None

@@ -8,7 +8,7 @@ from docker.models.images import Image
 from dockmagic.errors import DockmagicError
 from dockmagic.views.view import View
 from tests.conftest import EngineProcess
-from tests.notebook.conftest import Run
+from tests.notebook.conftest import IMAGE, Run
 from tests.notebook.views.reading import check_says_the_same
 
 TWO_STAGES = """FROM IMAGE AS build
@@ -145,3 +145,27 @@ def test_names_of_files_that_are_no_text(run: Run) -> None:
         assert shown in view.text() + "\n", view.text()
     same(view)
     run("%docker rmi dockmagic-test/names")
+
+
+def test_a_context_is_as_docker_sends_it(run: Run, tmp_path: Path) -> None:
+    """Nothing of ours is in it: a cell's text is no part of what is copied, nor of the cache's key."""
+    (tmp_path / "file").write_text("x\n")
+    look = "%docker run --rm --network none dockmagic-test/context ls -A /c"
+    cell = f"%%dockerfile -t dockmagic-test/context --context {tmp_path}\nFROM IMAGE\nCOPY . /c\n"
+    first = run(cell)
+    assert run(look).stdout == "file\n"
+    again = run(f'{cell}CMD ["true"]\n')
+    assert first.value.attrs["RootFS"] == again.value.attrs["RootFS"]
+    run("%docker rmi dockmagic-test/context")
+
+
+def test_the_ignore_file_of_a_dockerfile_is_the_only_one(run: Run, tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").write_text("keep\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY . /c\n")
+    (tmp_path / "Dockerfile.dockerignore").write_text("./drop\nDockerfile*\n")
+    for name in ("drop", "keep"):
+        (tmp_path / name).write_text("")
+    assert run(f"%docker build -t dockmagic-test/ignore {tmp_path}").error is None
+    look = "%docker run --rm --network none dockmagic-test/ignore ls -A /c"
+    assert run(look).stdout == ".dockerignore\nkeep\n"
+    run("%docker rmi dockmagic-test/ignore")
