@@ -7,14 +7,15 @@ from typing import Any
 
 from aiohttp import web
 
+from dockmagic_runtime import streams
 from dockmagic_runtime.api.call import Call, answer
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.build import commit as committing
 from dockmagic_runtime.containers.archive import ContainerFiles
 from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.images import pipes
 from dockmagic_runtime.oci.reference import parse_reference
+from dockmagic_runtime.threads import in_own_thread
 
 routes = Routes()
 
@@ -49,7 +50,7 @@ async def status(call: Call) -> web.StreamResponse:
     path = _path(call)
     async with AsyncExitStack() as stack:
         files = await _files(call, stack)
-        found = await pipes.in_own_thread(lambda: files.status(path))
+        found = await in_own_thread(lambda: files.status(path))
     return web.Response(headers=_header(found))
 
 
@@ -58,8 +59,8 @@ async def read(call: Call) -> web.StreamResponse:
     path = _path(call)
     async with AsyncExitStack() as stack:
         files = await _files(call, stack)
-        found = await pipes.in_own_thread(lambda: files.status(path))
-        response = await send_tar(call, pipes.tap(lambda out: files.read(path, out)), _header(found))
+        found = await in_own_thread(lambda: files.status(path))
+        response = await send_tar(call, streams.tap(lambda out: files.read(path, out)), _header(found))
     call.services.containers.note(files.container, "archive-path")
     return response
 
@@ -69,7 +70,7 @@ async def write(call: Call) -> web.StreamResponse:
     path, keep_kinds = _path(call), call.flag("noOverwriteDirNonDir")
     async with AsyncExitStack() as stack:
         files = await _files(call, stack)
-        await pipes.feed(call.pieces(), lambda source: files.write(path, source, keep_kinds=keep_kinds))
+        await streams.feed(call.pieces(), lambda source: files.write(path, source, keep_kinds=keep_kinds))
     call.services.containers.note(files.container, "extract-to-dir")
     return web.Response()
 

@@ -6,6 +6,7 @@ import os
 
 from aiohttp import web
 
+from dockmagic_runtime import streams
 from dockmagic_runtime.api.call import Call, JsonStream, answer, nothing
 from dockmagic_runtime.api.refused import NO_CHECKPOINTS
 from dockmagic_runtime.api.router import Routes
@@ -13,7 +14,6 @@ from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.containers import inspection, listing, settings
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.errors import NotImplementedHere
-from dockmagic_runtime.images import pipes
 
 routes = Routes()
 
@@ -158,7 +158,7 @@ async def export(call: Call) -> web.StreamResponse:
     root = os.open(f"/proc/{container.state.pid}/root", os.O_PATH) if running else None
     export = functools.partial(call.services.snapshots.export, container.id, root=root)
     try:
-        return await send_tar(call, pipes.tap(export))
+        return await send_tar(call, streams.tap(export))
     finally:
         if root is not None:
             os.close(root)

@@ -8,12 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
+from dockmagic_runtime import streams
 from dockmagic_runtime.api.call import Call, answer, nothing
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.api.tarstream import send_tar
 from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.filters import Filters, check, fits_labels
-from dockmagic_runtime.images import pipes
+from dockmagic_runtime.threads import in_own_thread, settled
 from dockmagic_runtime.volumes import archive
 from dockmagic_runtime.volumes.store import ANONYMOUS_LABEL, Volume, VolumeStore
 
@@ -109,7 +110,7 @@ async def _exported(volumes: VolumeStore, name: str) -> AsyncGenerator[bytes, No
     volume = volumes.get(name)
     async with (
         volumes.held([volume], "export"),
-        contextlib.aclosing(pipes.tap(lambda out: archive.write(volume.path, out))) as pieces,
+        contextlib.aclosing(streams.tap(lambda out: archive.write(volume.path, out))) as pieces,
     ):
         async for piece in pieces:
             yield piece
@@ -120,7 +121,7 @@ async def import_(call: Call) -> web.StreamResponse:
     """A new or empty volume's files, from a tar, compressed or not."""
     volumes, name = call.services.volumes, call["name"]
     async with volumes.incoming(name) as place:
-        await pipes.feed(call.pieces(), lambda source: archive.read(source, place))
+        await streams.feed(call.pieces(), lambda source: archive.read(source, place))
     return answer(volumes.get(name).inspect(), 201)
 
 
@@ -131,11 +132,11 @@ async def clone(call: Call) -> web.StreamResponse:
     volume, name = volumes.get(call["name"]), _wanted_name(call)
     labels = {key: value for key, value in volume.labels.items() if key != ANONYMOUS_LABEL}
     async with volumes.held([volume], "clone"), volumes.incoming(name, labels) as place:
-        copying = pipes.in_own_thread(lambda: archive.copy(volume.path, place))
+        copying = in_own_thread(lambda: archive.copy(volume.path, place))
         try:
             await asyncio.shield(copying)
         finally:
-            await pipes.settled(copying)  # before the place is cleared away
+            await settled(copying)  # before the place is cleared away
     return answer(volumes.get(name).inspect(), 201)
 
 

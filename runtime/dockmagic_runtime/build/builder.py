@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 from typing import Any
 
-from dockmagic_runtime import timestamps
+from dockmagic_runtime import streams, timestamps
 from dockmagic_runtime.build.cache import BuildCache
 from dockmagic_runtime.build.cachemounts import CacheMounts
 from dockmagic_runtime.build.context import unpack_context
@@ -23,9 +23,7 @@ from dockmagic_runtime.build.job import Job, Workshop
 from dockmagic_runtime.build.options import BuildOptions
 from dockmagic_runtime.build.run import shim_socket
 from dockmagic_runtime.build.sessions import Sessions
-from dockmagic_runtime.build.threads import in_thread
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.kernel import trees
@@ -34,6 +32,7 @@ from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.storage.database import Database
 from dockmagic_runtime.storage.layers import LayerStore
+from dockmagic_runtime.threads import in_thread, settled
 
 Json = dict[str, Any]
 
@@ -153,7 +152,7 @@ class Builder:
         self._running.add(task)
         try:
             async with self._images.adding():
-                files = await pipes.feed(
+                files = await streams.feed(
                     context, lambda tar: unpack_context(tar, directory / "context", self._layers.limit)
                 )
                 return await Job(self._workshop, build_id, directory, files, options, emit).run()
@@ -161,7 +160,7 @@ class Builder:
             try:
                 if directory.exists():
                     removing = asyncio.ensure_future(asyncio.to_thread(trees.remove, directory))
-                    await pipes.settled(removing)
+                    await settled(removing)
                     removing.result()
             finally:
                 self._running.discard(task)

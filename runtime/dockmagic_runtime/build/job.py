@@ -30,10 +30,8 @@ from dockmagic_runtime.build.run import Runner
 from dockmagic_runtime.build.runmounts import Sources
 from dockmagic_runtime.build.stage import Flight, Stage, Surroundings
 from dockmagic_runtime.build.state import State
-from dockmagic_runtime.build.threads import in_thread
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.errors import EngineError, InvalidParameter, NotFound
-from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore
@@ -45,6 +43,7 @@ from dockmagic_runtime.storage.layers import LayerStore
 from dockmagic_runtime.storage.overlay import Rootfs
 from dockmagic_runtime.storage.snapshots import SnapshotStore
 from dockmagic_runtime.storage.squash import squash
+from dockmagic_runtime.threads import in_thread, settled
 
 Json = dict[str, Any]
 
@@ -144,7 +143,7 @@ class Job:
             failed = [task for task in tasks.values() if task.done() and task.exception()]
             for task in tasks.values():
                 task.cancel()
-            await pipes.settled(asyncio.gather(*tasks.values(), return_exceptions=True))
+            await settled(asyncio.gather(*tasks.values(), return_exceptions=True))
         for task in failed:
             task.result()
 
@@ -157,7 +156,7 @@ class Job:
         try:
             yield runner
         finally:
-            await pipes.settled(closing := asyncio.ensure_future(runner.close()))
+            await settled(closing := asyncio.ensure_future(runner.close()))
             closing.result()
 
     def _surroundings(

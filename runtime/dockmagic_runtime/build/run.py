@@ -21,13 +21,13 @@ from dockmagic_runtime.containers.accounts import read_account_files
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.settings import CONFIG_FIELDS, HOST_CONFIG_FIELDS, complete
 from dockmagic_runtime.errors import NotImplementedHere
-from dockmagic_runtime.images import pipes
 from dockmagic_runtime.networks.sandbox import Sandbox
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.process.client import Attachment, LogSpec, RunRequest, Shim
 from dockmagic_runtime.process.frames import Frames
 from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.storage.overlay import Rootfs
+from dockmagic_runtime.threads import settled
 
 Json = dict[str, Any]
 
@@ -81,7 +81,7 @@ class Runner:
     async def close(self) -> None:
         """No error if there never was a RUN."""
         if self._allocating is not None:
-            await pipes.settled(self._allocating)
+            await settled(self._allocating)
         await self._networks.release(self._id)
         self._sandbox = None
 

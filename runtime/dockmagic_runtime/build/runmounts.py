@@ -26,10 +26,10 @@ from dockmagic_runtime.build.instructions import Command
 from dockmagic_runtime.build.mountflags import MountFlag
 from dockmagic_runtime.build.mountplaces import with_places
 from dockmagic_runtime.build.sessions import Session
-from dockmagic_runtime.build.threads import in_thread
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
+from dockmagic_runtime.threads import in_thread
 
 Json = dict[str, Any]
 

@@ -29,7 +29,6 @@ from dockmagic_runtime.build.run import Command as RunCommand
 from dockmagic_runtime.build.run import Runner
 from dockmagic_runtime.build.runmounts import RunMounts, Sources, allowed
 from dockmagic_runtime.build.state import State
-from dockmagic_runtime.build.threads import beside, in_thread
 from dockmagic_runtime.containers.accounts import read_account_files
 from dockmagic_runtime.errors import EngineError, InvalidParameter
 from dockmagic_runtime.kernel import trees
@@ -38,6 +37,7 @@ from dockmagic_runtime.oci.image import timestamp
 from dockmagic_runtime.process.messages import StartFailed
 from dockmagic_runtime.storage.layers import Layer
 from dockmagic_runtime.storage.snapshots import SnapshotStore
+from dockmagic_runtime.threads import beside, in_thread
 
 Json = dict[str, Any]
 

@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
+from dockmagic_runtime import streams
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
-from dockmagic_runtime.images import pipes
 from dockmagic_runtime.images.blobs import blob_for, take_in
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.progress import Progress
@@ -96,7 +96,7 @@ async def load(
     try:
         async with images.adding():
             known = images.blobs()
-            contents = await pipes.feed(chunks, lambda stream: _read_archive(images, stream, known))
+            contents = await streams.feed(chunks, lambda stream: _read_archive(images, stream, known))
             for entry in _entries(contents, platform or Platform.host()):
                 loaded.append(_record(images, entry, progress))
     finally:
@@ -115,7 +115,7 @@ async def save(images: ImageStore, names: Sequence[str]) -> AsyncGenerator[bytes
         for image, references in chosen:
             blobs = [await blob_for(images, diff_id) for diff_id in image.diff_ids]
             saved.append((image, references, blobs))
-        async for chunk in pipes.tap(lambda out: _write_archive(images, saved, out)):
+        async for chunk in streams.tap(lambda out: _write_archive(images, saved, out)):
             yield chunk
     for image, _ in chosen:
         images.publish_event("save", image.id, {"name": image.id})
@@ -133,7 +133,7 @@ async def import_(
     """A file system tar, plain or compressed, becomes an image of one layer with `settings` as its config."""
     wanted = platform or Platform.host()
     async with images.adding():
-        layer, blob = await pipes.feed(chunks, lambda tar: take_in(images.content, images.layers, tar))
+        layer, blob = await streams.feed(chunks, lambda tar: take_in(images.content, images.layers, tar))
         now = oci_image.timestamp()
         config = {
             "created": now,

@@ -11,13 +11,13 @@ from typing import BinaryIO, cast
 
 from isal import igzip
 
-from dockmagic_runtime.images.pipes import in_own_thread, settled
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import Descriptor
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.content import BlobWriter, ContentStore
 from dockmagic_runtime.storage.layers import Layer, LayerStore
+from dockmagic_runtime.threads import in_own_thread, settled
 
 _LEVEL = 1
 _GZIP = b"\x1f\x8b"

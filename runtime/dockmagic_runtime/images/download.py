@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from dockmagic_runtime.errors import InvalidParameter
-from dockmagic_runtime.images.pipes import in_own_thread, settled
 from dockmagic_runtime.oci.descriptor import Descriptor, digest_hex
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.content import BlobWriter, ContentStore
 from dockmagic_runtime.storage.layers import Layer, LayerStore
+from dockmagic_runtime.threads import in_own_thread, settled
 
 Source = Callable[[int], AsyncIterator[bytes]]
 """Gives the bytes of a blob from an offset on."""

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from dockmagic_runtime.build.threads import beside, in_thread
+from dockmagic_runtime.threads import beside, in_thread
 
 
 async def test_beside_goes_on_meanwhile_and_is_waited_for() -> None:

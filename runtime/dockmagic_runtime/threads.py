@@ -1,0 +1,67 @@
+"""Blocking work in threads, beside the event loop that waits for it.
+
+A thread cannot be interrupted: whoever is cancelled while it waits for one waits for its end all the same, so
+that what the thread uses is free afterwards.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+async def in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Run blocking work in a thread. An interrupt waits for its end, so that what it uses can be removed."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+@contextlib.asynccontextmanager
+async def beside(function: Callable[..., Any], *arguments: Any) -> AsyncIterator[None]:
+    """Blocking work in a thread beside the block, which waits for it at its end and raises what it raised."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        yield
+    finally:
+        await settled(work)
+    work.result()
+
+
+def in_own_thread(work: Callable[[], Result]) -> "asyncio.Future[Result]":
+    """Run `work` in a thread of its own: what may wait for the event loop must not take a place in a pool."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001  raised again by whoever awaits the future
+            loop.call_soon_threadsafe(_settle, future.set_exception, error, future)
+        else:
+            loop.call_soon_threadsafe(_settle, future.set_result, result, future)
+
+    threading.Thread(target=run, name="blocking-work").start()
+    return future
+
+
+async def settled(future: "asyncio.Future[Result]") -> None:
+    """Wait for a thread that was told to stop, however often we are cancelled meanwhile. Drops its error."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((future,))
+    if not future.cancelled():
+        future.exception()
+
+
+def _settle(action: Callable[..., None], value: object, future: "asyncio.Future[Result]") -> None:
+    if not future.done():
+        action(value)
