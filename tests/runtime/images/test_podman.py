@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dockmagic_runtime.images import archive
+from dockmagic_runtime.images import archive, removal
 from dockmagic_runtime.images.push import push
 from dockmagic_runtime.oci.reference import parse_reference
 
@@ -39,7 +39,7 @@ async def test_podman_reads_ours(bench: Bench, tmp_path: Path, podman: Podman) -
         assert f"Loaded image: {name.familiar()}" in podman("load", "-q", "-i", str(tmp_path / "saved.tar"))
         assert podman("image", "inspect", "-f", "{{.Id}}", name.familiar()) == identity
         podman("rmi", "-a", "-f")
-        await bench.images.remove(name.familiar())
+        await removal.remove(bench.images, name.familiar())
         await bench.pull(name.familiar())  # so that its manifest is in the store
         assert podman("pull", "-q", f"oci:{bench.root / 'images'}:{name.familiar()}") == identity
 
