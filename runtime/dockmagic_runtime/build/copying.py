@@ -52,7 +52,7 @@ def copy(
     is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
-            _extract(source, root, target, owner, written, limit)
+            _extract(source, root, target, owner, limit)
         elif source.below or source.is_directory or is_directory or _is_directory(root, target):
             place = f"{target}/{source.below}" if source.below else target
             _Directory(root, place, owner, upper, written, linking, taking).fill(source, reading)
@@ -188,12 +188,11 @@ def _extract(
     root: int,
     target: str,
     owner: tuple[int, int] | None,
-    written: Written | None,
     limit: int | None,
 ) -> None:
     fd = make_directory(root, target, owner or (0, 0))
     try:
-        with _opened(source) as stream, Unpacker(fd, written=written) as unpacker:
+        with _opened(source) as stream, Unpacker(fd) as unpacker:
             unpacker.unpack(tar.TarReader(tar.chunks_of(stream.read, limit=limit)))
     finally:
         os.close(fd)

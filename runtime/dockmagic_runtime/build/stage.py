@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dockmagic_runtime.build import cache, copying, copystep, metadata
 from dockmagic_runtime.build.cache import BuildCache, Record
 from dockmagic_runtime.build.cachesources import CacheSources
-from dockmagic_runtime.build.context import Source, checksum, tree
+from dockmagic_runtime.build.context import Reading, Source, checksum, tree
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction, Text
 from dockmagic_runtime.build.parser import Heredoc
 from dockmagic_runtime.build.platforms import proxies_of
@@ -37,6 +38,7 @@ from dockmagic_runtime.oci.image import timestamp
 from dockmagic_runtime.process.messages import StartFailed
 from dockmagic_runtime.storage.layers import Layer
 from dockmagic_runtime.storage.snapshots import SnapshotStore
+from dockmagic_runtime.storage.written import Written
 from dockmagic_runtime.threads import beside, in_thread
 
 Json = dict[str, Any]
@@ -162,27 +164,7 @@ class Stage:
             if len(sources) > 1 and not target.endswith("/"):
                 raise _needs_directory(instruction)
             unpack = instruction.unpack and not elsewhere
-
-            async def write(step: str) -> Layer | None:
-                def work(root: int, upper: int | None) -> None:
-                    kept = None if how.owners and not chown else self._owner(chown)
-                    copying.copy(
-                        sources,
-                        root,
-                        target,
-                        owner=kept,
-                        reading=how,
-                        unpack=unpack,
-                        upper=upper,
-                        # With an epoch the layer's files get other times than the context's.
-                        linking=self._around.epoch is None,
-                        taking=instruction.stage is None and self._around.readers.is_last(instruction),
-                        written=self._around.sources.context.written,
-                        limit=self._around.limit,
-                    )
-
-                return await self._write(step, work, alone=instruction.link, copied=True)
-
+            write = partial(self._copied, instruction, sources, target, chown, how, unpack)
             # What is to be a layer in any case need not wait for its sum to be written out.
             certain = instruction.stage is None and self._is_new
             writing_out = beside(syncfs, self._around.steps.parent) if certain else nullcontext()
@@ -191,6 +173,42 @@ class Stage:
                 told = _copy_told(instruction, sources, digest, target)
                 depends = (chown, str(how.mode), str(unpack), str(instruction.link))
                 await self._cached(self.state, told, depends, write)
+
+    async def _copied(
+        self,
+        instruction: Copy,
+        sources: Sequence[Source],
+        target: str,
+        chown: str,
+        how: Reading,
+        unpack: bool,
+        step: str,
+    ) -> Layer | None:
+        around, context = self._around, self._around.sources.context
+        written = Written(context.written)
+        taking = instruction.stage is None and around.readers.is_last(instruction)
+
+        def work(root: int, upper: int | None) -> None:
+            copying.copy(
+                sources,
+                root,
+                target,
+                owner=None if how.owners and not chown else self._owner(chown),
+                reading=how,
+                unpack=unpack,
+                upper=upper,
+                # With an epoch the layer's files get other times than the context's.
+                linking=around.epoch is None,
+                taking=taking,
+                written=written,
+                limit=around.limit,
+            )
+
+        try:
+            return await self._write(step, work, alone=instruction.link, written=written)
+        finally:
+            if taking:
+                context.written.forget()
 
     def _expanded(self, instruction: Instruction, text: str) -> str:
         return metadata.expand(instruction, text, self.state)
@@ -312,12 +330,13 @@ class Stage:
         *,
         may_be_empty: bool = False,
         alone: bool = False,
-        copied: bool = False,
+        written: Written | None = None,
     ) -> Layer | None:
         """Let `work` write into the stage's tree, and make a layer of that.
 
         It gets descriptors of the tree, mounted, and of the directory where what it writes goes.
         `alone`: into an empty tree, so that the layer says nothing of what is below it (`--link`).
+        `written`: its files are copies, of which that tells.
         """
 
         def do() -> Layer | None:
@@ -334,15 +353,14 @@ class Stage:
                 os.close(upper)
             if may_be_empty and not any(snapshots.upper(step).iterdir()):
                 return None
-            return self._commit(step, copied=copied)
+            return self._commit(step, written)
 
         return await in_thread(do)
 
-    def _commit(self, step: str, *, copied: bool = False) -> Layer:
+    def _commit(self, step: str, written: Written | None = None) -> Layer:
         snapshots, epoch = self._around.snapshots, self._around.epoch
-        written = self._around.sources.context.written if copied else None
         if epoch is not None:
-            copystep.settle(snapshots.upper(step), epoch, everything=copied)
+            copystep.settle(snapshots.upper(step), epoch, everything=written is not None)
             written = None  # it knows other times
         return snapshots.commit(step, move=True, written=written)
 

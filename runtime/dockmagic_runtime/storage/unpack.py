@@ -199,7 +199,7 @@ class Unpacker:
             if entry.xattrs:
                 _set_xattrs(fd, entry)
             os.utime(fd, ns=_times(entry))
-            if self._written is not None:
+            if self._written is not None and digest is not None:
                 self._written.note(fd, digest, content)
         finally:
             os.close(fd)
@@ -343,6 +343,8 @@ class Unpacker:
 
     def _remove(self, path: bytes, directory: int, name: bytes) -> None:
         trees.remove_at(directory, name)
+        if self._written is not None:
+            self._written.forget()
         self._forget_descriptors(but=directory)
         inside = path + b"/"
         for known in [p for p in self._states if p == path or p.startswith(inside)]:

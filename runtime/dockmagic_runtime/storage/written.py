@@ -1,12 +1,15 @@
 """What was just written, so that it need not be read again.
 
 Who makes regular files (an Unpacker) notes each here; who then sums up the tree that they are in (for the
-checksum of a COPY, for the diff ID of its layer) looks a file's inode number up before opening it. A number
-stands for the file that it was noted of only while that file is there and nobody changes it. So
+checksum of a COPY, for the diff ID of its layer) looks a file's inode number up before opening it. The number
+of a file that is gone is soon another file's. So a Written may tell only of files that are there, and that
+nobody else changes:
 
-    - a Written lives as long as one build, and tells of that build's own files only;
-    - whatever makes files beside those notes them too: a number that is free again is soon another file's;
-    - a file that could not be told whole (attributes, holes) is not told at all.
+    - one is for the context of a build, one above it for each step, and goes with the step;
+    - where files of it may go, it forgets them all: when one is replaced, when `.dockerignore` drops some,
+      when the last COPY has taken them into a layer that may turn out to be here already.
+
+A file that cannot be told whole (attributes, holes) is not noted.
 
 Contents are kept of small files, within a limit for all of them together: opening a file takes longer than
 reading a small one, and of large ones the system keeps what it has memory for.
@@ -40,27 +43,26 @@ class File(NamedTuple):
 class Written:
     """Files by inode number, all of one file system. Safe to use from several threads."""
 
-    def __init__(self, room: int = _ROOM) -> None:
-        """`room`: bytes of all contents that are kept."""
+    def __init__(self, below: "Written | None" = None, *, room: int = _ROOM) -> None:
+        """`below` is asked for what this has not. `room`: bytes of all contents that are kept."""
         self._files: dict[int, File] = {}
+        self._below = below
         self._room = room
-        self.get = self._files.get
-        """The file of an inode number; None if it has to be read."""
 
-    def note(self, fd: int, digest: bytes | None, content: bytes | None) -> None:
-        """The open file is as it will stay. `digest` None: nothing can be told of it."""
+    def get(self, inode: int) -> File | None:
+        """The file of an inode number; None if it has to be read."""
+        return self._files.get(inode) or (self._below.get(inode) if self._below else None)
+
+    def note(self, fd: int, digest: bytes, content: bytes | None) -> None:
+        """The open file is as it will stay."""
         status = os.fstat(fd)
-        inode = status.st_ino
-        if digest is None:
-            self._files.pop(inode, None)
-            return
         if content:
             self._room -= len(content)
             if self._room < 0:
                 content = None
         mode, size, mtime_ns = status.st_mode & 0o7777, status.st_size, status.st_mtime_ns
-        self._files[inode] = File(mode, status.st_uid, status.st_gid, size, mtime_ns, digest, content)
+        self._files[status.st_ino] = File(mode, status.st_uid, status.st_gid, size, mtime_ns, digest, content)
 
     def forget(self) -> None:
-        """Files were removed: numbers that are free now must not be told of."""
+        """Tell of nothing any more: files of it are gone, or soon may be."""
         self._files.clear()

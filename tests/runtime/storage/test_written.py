@@ -99,7 +99,7 @@ def entries(draw: st.DrawFn) -> tuple[tar.Entry, bytes]:
 @settings(max_examples=200, deadline=None)
 def test_the_same_archive_either_way(archive: list[tuple[tar.Entry, bytes]], room: int) -> None:
     """Names given twice, files in the place of others, links, attributes, times that no disk can keep."""
-    told = Written(room)
+    told = Written(room=room)
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as root:
         fill(root, told, *archive)
         assert packed(Path(folder), told) == packed(Path(folder), None)
@@ -121,6 +121,24 @@ def test_what_is_known(tmp_path: Path) -> None:
     assert known == {"small", "fills"}
     assert told.get((tmp_path / "large").stat().st_ino)
     assert told.get((tmp_path / "noted").stat().st_ino) is None
+
+
+def test_what_may_be_gone_is_not_told_of(tmp_path: Path) -> None:
+    """A file that is replaced gives its inode number away."""
+    below = Written()
+    told = Written(below)
+    for name in ("context", "step"):
+        (tmp_path / name).mkdir()
+    with opened(tmp_path / "context") as context, opened(tmp_path / "step") as step:
+        fill(context, below, regular("file"))
+        fill(step, told, regular("one"), regular("two"))
+        assert is_known(told, tmp_path / "context/file") and is_known(told, tmp_path / "step/one")
+        fill(step, told, regular("two", b"again"), regular("three"))
+    assert not is_known(told, tmp_path / "step/one")
+    assert is_known(told, tmp_path / "step/two") and is_known(told, tmp_path / "step/three")
+    assert is_known(told, tmp_path / "context/file")
+    below.forget()
+    assert not is_known(told, tmp_path / "context/file")
 
 
 def test_a_known_file_is_not_opened(tmp_path: Path) -> None:
