@@ -309,8 +309,12 @@ def _linked(found: Iterator[Found]) -> Iterator[Found]:
 
 def _inside(directory: int, above: bytes, reading: Reading, written: Written) -> Iterator[Found]:
     """The entries in a directory, which is itself called `above`, with a slash."""
+    plain = reading == PLAIN
     for name, inode in overlayform.inodes(directory):
-        yield from _entry(directory, name, inode, above + name, reading, written)
+        if plain and (file := written.get(inode)):
+            yield file.entry(above + name), FileContent(directory, name, file)
+        else:
+            yield from _entry(directory, name, inode, above + name, reading, written)
 
 
 def _entry(

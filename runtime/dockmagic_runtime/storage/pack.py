@@ -144,20 +144,22 @@ class Packer:
     def _second_name(self, entry: tar.Entry, file: object) -> bool:
         """Whether `file` (any key for it) has another name here; then it is written as a link to that."""
         first = self._first_names.setdefault(file, entry.name)
-        if first is entry.name:
+        if first == entry.name:
             return False
         self._write(tar.header(replace(entry, kind=tar.HARDLINK, link=first, size=0)))
         return True
 
     def _told(self, directory: int, name: bytes, as_name: bytes, inode: int, file: File) -> None:
         """A regular file of which all is known, but perhaps its content."""
-        if file.content is None:
+        mode, uid, gid, size, mtime_ns, _, content = file
+        if content is None:
             self._regular(directory, name, as_name)
-            return
-        entry = file.entry(as_name)
-        if not self._second_name(entry, inode):
-            self.size += file.size
-            self._write(tar.header(entry) + file.content + tar.padding(file.size))
+        elif self._first_names.setdefault(inode, as_name) != as_name:
+            self._second_name(file.entry(as_name), inode)
+        else:
+            self.size += size
+            header = tar.plain_header(as_name, mode, uid, gid, size, mtime_ns)
+            self._write(header + content + tar.padding(size))
 
     def _regular(self, directory: int, name: bytes, as_name: bytes) -> None:
         fd = os.open(name, _FILE, dir_fd=directory)

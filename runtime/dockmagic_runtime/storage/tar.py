@@ -410,6 +410,15 @@ def header(entry: Entry) -> bytes:
     return _block(front, _tail(entry.kind, entry.link, entry.device, b""))
 
 
+def plain_header(name: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns: int) -> bytes:
+    """The same for a regular file that has no attributes."""
+    mtime = max(mtime_ns // _NANOSECONDS, 0)
+    front = _FRONT % (name.ljust(100, b"\0"), mode, uid, gid, size, mtime)
+    if len(front) != _FRONT_SIZE:
+        return _extended_header(Entry(name, REGULAR, mode, uid, gid, size, mtime_ns), mtime)
+    return _block(front, _PLAIN_TAIL)
+
+
 def _extended_header(entry: Entry, mtime: int) -> bytes:
     """What ustar cannot say, in a pax header; in the fields for it is what fits, or nothing."""
     records: list[tuple[bytes, bytes]] = []
@@ -443,6 +452,9 @@ def _tail(kind: bytes, link: bytes, device: tuple[int, int], prefix: bytes) -> t
     names = kind + link.ljust(100, b"\0") + b"ustar\00000" + bytes(64)
     tail = names + numbers + prefix.ljust(155, b"\0") + bytes(12)
     return tail, _sum(tail) + 8 * ord(" ")
+
+
+_PLAIN_TAIL = _tail(REGULAR, b"", (0, 0), b"")
 
 
 def padding(size: int) -> bytes:

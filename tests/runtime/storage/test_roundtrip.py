@@ -17,7 +17,7 @@ from dockmagic_runtime.kernel.trees import remove_at
 from dockmagic_runtime.storage.layers import LayerStore
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 from dockmagic_runtime.storage.overlayform import is_portable, is_whiteout
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 NAMES = [b"a", b"b", b".c", "é".encode(), b"\xff", b"n" * 120]
@@ -43,6 +43,21 @@ operations = st.one_of(
     st.tuples(st.just("attribute"), picks, st.sampled_from(["user.x", "user.y"]), st.binary(max_size=200)),
     st.tuples(st.just("attribute"), picks, st.just("security.capability"), st.just(CAPABILITY)),
 )
+# Two layers of which the second has one of each, whatever the random ones have.
+BELOW = [
+    ("directory", 0, b"a", 0o755, 0),
+    ("file", 1, b"b", b"1", 0o644, 0, 0),
+    ("file", 0, b"b", b"2", 0o644, 0, 0),
+]
+ABOVE = [
+    ("replace", 0),
+    ("remove", 1),
+    ("file", 0, b".c", b"3", 0o4755, 1, 1),
+    ("link", 0, b"n" * 120, 0),
+    ("attribute", 0, "user.x", b"x"),
+    ("attribute", 0, "user.y", b""),
+    ("attribute", 0, "security.capability", CAPABILITY),
+]
 EVERYTHING = {"whiteout", "opaque", "hard link", "user.x", "user.y", "security.capability", "set-user-ID"}
 
 
@@ -167,6 +182,7 @@ def test_apply_of_diff_is_identity() -> None:
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(operations, max_size=20), st.lists(operations, max_size=20))
+    @example(BELOW, ABOVE)
     def same(before: list[tuple], after: list[tuple]) -> None:
         seen.update(round_trip(before, after))
 
