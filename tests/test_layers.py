@@ -17,8 +17,8 @@ RUNTIME = ROOT / "runtime/dockmagic_runtime"
 
 # A module imports its own layer and those before it. `__main__` starts the engine and is above all.
 LAYERS = (
-    ("errors", "timestamps"),
-    ("config", "events", "filters", "locking"),
+    ("errors", "threads", "timestamps"),
+    ("config", "events", "filters", "locking", "streams"),
     ("kernel",),
     ("oci",),
     ("storage",),
