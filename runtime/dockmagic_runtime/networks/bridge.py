@@ -1,9 +1,12 @@
 """The driver `bridge`: one Linux bridge per network, with the gateway's address on it.
 
 A container hangs on it by a veth pair whose other end is in the container's namespace. Nobody removes that
-pair: it goes with the namespace, in the kernel's own time.
+pair: it goes with the namespace, in the kernel's own time. That may be minutes, for TCP keeps the namespace
+of a dead container until its last packets are acknowledged; a bridge that goes takes what is left of them
+along.
 """
 
+import errno
 import hashlib
 import re
 from ipaddress import AddressValueError, IPv4Address, ip_interface
@@ -16,6 +19,8 @@ from dockmagic_runtime.networks import mac
 from dockmagic_runtime.networks.endpoints import Endpoint
 from dockmagic_runtime.networks.network import Network
 
+_LINKS = Path("/sys/class/net")
+_PAIR = re.compile(r"veth[0-9a-f]{7}")
 _INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _CONF = Path("/proc/sys/net/ipv4/conf")
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -57,6 +62,11 @@ def ensure(route: Route, network: Network) -> None:
 
 
 def remove(network: Network) -> None:
+    """With the pairs of containers that are no more. What somebody else has hung on it stays."""
+    ports = _LINKS / network.interface / "brif"
+    for port in list(ports.iterdir()) if ports.exists() else ():
+        if _PAIR.fullmatch(port.name):
+            remove_interface(port.name)
     remove_interface(network.interface)
 
 
@@ -78,8 +88,11 @@ def attach(route: Route, endpoint: Endpoint, namespace: int) -> None:
 def remove_interface(interface: str) -> None:
     """Remove an interface of ours (tens of milliseconds). It is no error if there is none."""
     with Route() as route:
-        if route.has(interface):
+        try:
             route.request(netlink.delete_link(route.index(interface)))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
 
 
 def enable_forwarding() -> None:

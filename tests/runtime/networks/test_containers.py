@@ -288,3 +288,19 @@ async def test_connect_and_disconnect_are_told(lab: Lab) -> None:
         ("network", "connect", network.id, attributes),
         ("network", "disconnect", network.id, attributes),
     ]
+
+
+async def test_a_connection_that_lingers_leaves_no_interface(lab: Lab) -> None:
+    """TCP keeps the namespace of a dead container for minutes, until its last packets are acknowledged."""
+    slow = await lab.networks.create("slow")
+    web = await lab.run("web", "slow")
+    await lab.serve(web)
+    interface = Path("/sys/class/net", web.endpoints[0].host_interface)
+    with socket.create_connection((str(web.endpoints[0].address), 80)) as unended:
+        unended.sendall(b"GET / HTTP/1.1\r\n")
+        assert interface.exists()
+        lab.programs[-1].kill()
+        lab.programs[-1].wait()
+        await lab.networks.release(web.container_id)
+        await lab.networks.remove(slow)
+        assert not interface.exists()
