@@ -39,11 +39,15 @@ class Context:
 
 
 class FileContent(NamedTuple):
-    """The bytes of a file, when they are asked for; `known` is what can be told of them unread."""
+    """The bytes of a file, when they are asked for; `known` is what can be told of them unread.
+
+    `shared` is which file it is (device, inode), if it has other names besides.
+    """
 
     directory: int
     name: bytes
     known: File | None = None
+    shared: tuple[int, int] | None = None
 
     def digest(self) -> bytes:
         if self.known:
@@ -109,7 +113,7 @@ def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) 
     directory.mkdir(parents=True)
     written = Written()
     with (
-        _open(directory) as root,
+        paths.opened(directory, _DIRECTORY) as root,
         decompress(stream) as plain,
         Unpacker(root, owner=(0, 0), written=written) as unpacker,
     ):
@@ -126,7 +130,7 @@ def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) 
 
 def read_text(directory: Path, name: str) -> str | None:
     """A small file of the context, or None. Raises InvalidParameter for what leads out or is no text."""
-    with _open(directory) as root:
+    with paths.opened(directory, _DIRECTORY) as root:
         try:
             fd = paths.open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
@@ -141,7 +145,7 @@ def read_text(directory: Path, name: str) -> str | None:
 def drop_ignored(context: Context, ignore: Ignore) -> None:
     """Delete what `.dockerignore` excludes."""
     directory = context.path
-    with _open(directory) as root:
+    with paths.opened(directory, _DIRECTORY) as root:
         pending = [""]
         undecided: list[str] = []
         while pending:
@@ -297,13 +301,9 @@ def _linked(found: Iterator[Found]) -> Iterator[Found]:
     """The names of one file as hard links to the first of them: /bin of busybox is one file 400 times."""
     first: dict[tuple[int, int], bytes] = {}
     for entry, file in found:
-        if entry.kind == tar.REGULAR:
-            status = os.stat(file.name, dir_fd=file.directory, follow_symlinks=False)
-            if status.st_nlink > 1:
-                name = first.setdefault((status.st_dev, status.st_ino), entry.name)
-                if name != entry.name:
-                    yield tar.Entry(entry.name, tar.HARDLINK, entry.mode, link=name), file
-                    continue
+        name = first.setdefault(file.shared, entry.name) if file.shared else entry.name
+        if name != entry.name:
+            entry = tar.Entry(entry.name, tar.HARDLINK, entry.mode, link=name)
         yield entry, file
 
 
@@ -345,9 +345,10 @@ def _entry(
     if kind == tar.REGULAR and reading.owners:
         entry.xattrs = _xattrs(directory, name, _FILE)
     if kind != tar.DIRECTORY:
+        shared = (status.st_dev, status.st_ino) if kind == tar.REGULAR and status.st_nlink > 1 else None
         if kind != tar.REGULAR:
             entry.size = 0
-        yield entry, FileContent(directory, name)
+        yield entry, FileContent(directory, name, shared=shared)
         return
     entry.size = 0
     if reading.owners:
@@ -396,12 +397,3 @@ def _pivot(pattern: str) -> int:
     """How many components stand before `/./`."""
     before, found, _ = pattern.removeprefix("./").partition("/./")
     return len([part for part in before.split("/") if part]) if found else 0
-
-
-@contextmanager
-def _open(directory: Path) -> Iterator[int]:
-    fd = os.open(directory, _DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

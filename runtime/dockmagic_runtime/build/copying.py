@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import BinaryIO
 
 from dockmagic_runtime.build.context import PLAIN, FileContent, Reading, Source, entries
 from dockmagic_runtime.errors import InvalidParameter
@@ -198,7 +199,7 @@ def _extract(
         os.close(fd)
 
 
-def _opened(source: Source):  # type: ignore[no-untyped-def]
+def _opened(source: Source) -> BinaryIO:
     content = FileContent(source.directory, source.name)
     fd = os.open(content.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=content.directory)
     return decompress(os.fdopen(fd, "rb"))

@@ -4,6 +4,7 @@ import ctypes
 import os
 from pathlib import Path
 
+from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.kernel.libc import fail
 
 _syncfs = ctypes.CDLL(None, use_errno=True).syncfs
@@ -14,9 +15,6 @@ def syncfs(path: Path) -> None:
 
     One call, instead of an fsync for each of many files. Raises OSError.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with paths.opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
         if _syncfs(fd) == -1:
             raise fail(os.fspath(path))
-    finally:
-        os.close(fd)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
-from dockmagic_runtime.kernel import trees
+from dockmagic_runtime.kernel import paths, trees
 from dockmagic_runtime.kernel.syncfs import syncfs
 from dockmagic_runtime.oci.descriptor import digest_hex
 from dockmagic_runtime.storage.compression import decompress
@@ -104,14 +104,11 @@ class LayerStore:
             tree = temporary / "fs"
             tree.mkdir(mode=0o755)
             tree.chmod(0o755)
-            root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with paths.opened(tree, os.O_RDONLY | os.O_DIRECTORY) as root:
                 reader = TarReader(iter(chunks))
                 with Unpacker(root, whiteouts=True) as unpacker:
                     unpacker.unpack(reader)
                 reader.drain()
-            finally:
-                os.close(root)
             actual = chunks.digest()
             if diff_id and actual != diff_id:
                 raise InvalidParameter(f"layer has diff ID {actual}, but its image says {diff_id}")
@@ -256,15 +253,12 @@ class _HashedChunks:
 
 
 def _pack(directory: Path, write: Callable[[bytes], object], written: Written | None = None) -> Packer:
-    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with paths.opened(directory, os.O_RDONLY | os.O_DIRECTORY) as root:
         # Hashing many bytes at once leaves the interpreter free, and is quicker.
         with io.BufferedWriter(_Sink(write), _CHUNK) as buffered:
             packer = Packer(buffered.write, overlay=True, written=written)
             packer.tree(root)
             packer.finish()
-    finally:
-        os.close(root)
     return packer
 
 

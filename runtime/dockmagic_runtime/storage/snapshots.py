@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dockmagic_runtime.errors import Conflict, NotFound, SystemFailure
-from dockmagic_runtime.kernel import trees
+from dockmagic_runtime.kernel import paths, trees
 from dockmagic_runtime.storage.changes import changes
 from dockmagic_runtime.storage.initlayer import InitLayers
 from dockmagic_runtime.storage.layers import Layer, LayerStore
@@ -96,7 +96,7 @@ class SnapshotStore:
         rootfs = self.get(key)
         below = _mounted(Rootfs(rootfs.lower or (str(self._empty),), host=rootfs.host))
         try:
-            with _directory(self.upper(key)) as upper:
+            with paths.opened(self.upper(key), os.O_RDONLY | os.O_DIRECTORY) as upper:
                 return changes(upper, below)
         finally:
             os.close(below)
@@ -196,15 +196,6 @@ def _mounted(rootfs: Rootfs, *, volatile: bool = False) -> int:
         return mount_rootfs(rootfs, volatile=volatile)
     except OSError as error:
         raise SystemFailure(f"cannot mount the layers: {error.strerror}") from error
-
-
-@contextmanager
-def _directory(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _files(directory: Path) -> Iterator[os.stat_result]:
