@@ -17,7 +17,7 @@ RUNTIME = ROOT / "runtime/dockmagic_runtime"
 
 # A module imports its own layer and those before it. `__main__` starts the engine and is above all.
 LAYERS = (
-    ("errors", "threads", "timestamps"),
+    ("errors", "identifiers", "threads", "timestamps"),
     ("config", "events", "filters", "locking", "streams"),
     ("kernel",),
     ("oci",),

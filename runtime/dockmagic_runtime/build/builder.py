@@ -9,13 +9,12 @@ and nothing else: no process, no mount, no network, no file that `sweep` would n
 
 import asyncio
 import contextlib
-import secrets
 import socket
 from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 from typing import Any
 
-from dockmagic_runtime import streams, timestamps
+from dockmagic_runtime import identifiers, streams, timestamps
 from dockmagic_runtime.build.cache import BuildCache
 from dockmagic_runtime.build.cachemounts import CacheMounts
 from dockmagic_runtime.build.context import unpack_context
@@ -145,7 +144,7 @@ class Builder:
         the whole answer. Raises InvalidParameter, NotFound, StepFailed (with the exit code), SystemFailure.
         An interrupt kills the running step and waits for it; the steps done before stay cached.
         """
-        build_id = secrets.token_hex(32)
+        build_id = identifiers.new()
         directory = self._root / build_id
         task = asyncio.current_task()
         assert task

@@ -7,12 +7,12 @@ side, each as soon as those that it needs are there.
 import asyncio
 import contextlib
 import json
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dockmagic_runtime import identifiers
 from dockmagic_runtime.build.cache import BuildCache
 from dockmagic_runtime.build.cachemounts import CacheMounts
 from dockmagic_runtime.build.cachesources import CacheSources
@@ -151,7 +151,7 @@ class Job:
     async def _runner(self, stage: PlannedStage) -> AsyncIterator[Runner]:
         """For the RUN steps of one stage: they share a network of their own."""
         workshop = self._workshop
-        network = self._id if stage.index == 0 else secrets.token_hex(32)
+        network = self._id if stage.index == 0 else identifiers.new()
         runner = Runner(network, workshop.config, workshop.networks, workshop.spawner, self._options.limits)
         try:
             yield runner
@@ -203,7 +203,7 @@ class Job:
         above = state.diff_ids[len(base) :]
         if not above:
             return state
-        layer = squash(snapshots, self._workshop.layers, secrets.token_hex(32), base, above)
+        layer = squash(snapshots, self._workshop.layers, identifiers.new(), base, above)
         history = [{**entry, "empty_layer": True} for entry in state.document["history"]]
         kept = iter(range(len(base)))
         for place, entry in enumerate(state.document["history"]):

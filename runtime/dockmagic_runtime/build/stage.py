@@ -7,7 +7,6 @@ the new layer. There is no tar, no image and no container record for it, only a 
 import asyncio
 import os
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dockmagic_runtime import identifiers
 from dockmagic_runtime.build import cache, copying, copystep, metadata
 from dockmagic_runtime.build.cache import BuildCache, Record
 from dockmagic_runtime.build.cachesources import CacheSources
@@ -312,7 +312,7 @@ class Stage:
             return record
         self._is_new = True
         started = time.monotonic()
-        step = secrets.token_hex(32)
+        step = identifiers.new()
         try:
             layer = await do(step)
         finally:

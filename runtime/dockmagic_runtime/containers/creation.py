@@ -6,7 +6,7 @@ import re
 import secrets
 from typing import Any
 
-from dockmagic_runtime import timestamps
+from dockmagic_runtime import identifiers, timestamps
 from dockmagic_runtime.containers import (
     joining,
     limits,
@@ -35,7 +35,7 @@ def new_container(
     """
     if not isinstance(body, dict):
         raise InvalidParameter("invalid JSON: the body must be an object")
-    identity = secrets.token_hex(32)
+    identity = identifiers.new()
     host = settings.complete_host_config(body.get("HostConfig"))
     warnings = [*limits.check(host), *modes.check(body, host)]
     config = settings.merge_config(body, image.config.get("config") or {})

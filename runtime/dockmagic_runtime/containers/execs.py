@@ -5,11 +5,11 @@ The program itself is the shim's child and outlives the engine like everything i
 """
 
 import asyncio
-import secrets
 import socket
 from dataclasses import dataclass
 from typing import Any
 
+from dockmagic_runtime import identifiers
 from dockmagic_runtime.containers import security, settings, spec
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
@@ -96,7 +96,7 @@ class Execs:
         if container.state.status == "paused":
             raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
         self._containers.shim(container)
-        session = Exec(secrets.token_hex(32), container, wanted)
+        session = Exec(identifiers.new(), container, wanted)
         self._sessions[session.id] = session
         command = " ".join(wanted["Cmd"])
         self._publish(session, f"exec_create: {command}")

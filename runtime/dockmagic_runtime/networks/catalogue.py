@@ -1,9 +1,8 @@
 """The records of all networks of one engine: found by name or id, kept in the database."""
 
-import secrets
 from collections.abc import Iterable, Iterator
 
-from dockmagic_runtime import timestamps
+from dockmagic_runtime import identifiers, timestamps
 from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.networks import ipam
 from dockmagic_runtime.networks.ipam import Subnet
@@ -37,7 +36,7 @@ class Catalogue:
         for name, driver in PREDEFINED.items():
             if name in known:
                 continue
-            new = Network(secrets.token_hex(32), name, driver, timestamps.now())
+            new = Network(identifiers.new(), name, driver, timestamps.now())
             if new.bridged:
                 new.interface = interface
                 new.pools = ipam.pools([], self.subnets, routed, ipv6=False)

@@ -1,11 +1,10 @@
 """From what `docker network create` asks for to a network, or Docker's sentence why not."""
 
 import re
-import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dockmagic_runtime import timestamps
+from dockmagic_runtime import identifiers, timestamps
 from dockmagic_runtime.errors import Forbidden, InvalidParameter, NotImplementedHere
 from dockmagic_runtime.networks.drivers import driver as driver_of
 from dockmagic_runtime.networks.ipam import AddressPool
@@ -39,7 +38,7 @@ def new_network(
 ) -> Network:
     """A new user-defined network. Raises InvalidParameter for an option out of range."""
     new = Network(
-        secrets.token_hex(32),
+        identifiers.new(),
         name,
         driver,
         timestamps.now(),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from typing import Any, cast
 
+from dockmagic_runtime import identifiers
 from dockmagic_runtime.errors import EngineError, InvalidParameter, NotFound
 from dockmagic_runtime.networks import ipam, mac
 from dockmagic_runtime.networks.ipam import Address
@@ -38,7 +38,7 @@ class Endpoint:
         """Checks what was asked for, and takes the addresses. Raises the network's or pool's refusal."""
         if network.leaving:
             raise NotFound(f"network {network.name} not found")
-        endpoint = cls(secrets.token_hex(32), container_id, network, dict(settings or {}))
+        endpoint = cls(identifiers.new(), container_id, network, dict(settings or {}))
         wanted = endpoint._wanted()
         if endpoint.settings.get("Aliases") and not network.resolves:
             raise InvalidParameter(
