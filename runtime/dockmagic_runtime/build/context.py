@@ -1,18 +1,17 @@
 """What a build reads: the client's context, an earlier stage, another image; each a directory tree.
 
-A Tree finds the sources of COPY and ADD in it and gives their entries, for copying and for their checksum
-alike, so that the cache key is of exactly what would be copied. Paths are resolved inside the tree only.
+A Tree finds the sources of COPY and ADD in it (what is in them: see `entries`). Paths are resolved inside the
+tree only.
 """
 
-import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from dockmagic_runtime.build.ignore import Ignore, component
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
@@ -21,11 +20,9 @@ from dockmagic_runtime.storage import overlayform, tar
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.overlay import Rootfs, mount_rootfs
 from dockmagic_runtime.storage.unpack import Unpacker
-from dockmagic_runtime.storage.written import File, Written
+from dockmagic_runtime.storage.written import Written
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_KINDS = {file_type: kind for kind, file_type in tar.FILE_TYPES.items()}
 _CHUNK = 1 << 20
 _WILDCARD = re.compile(r"[*?[\\]")
 
@@ -36,39 +33,6 @@ class Context:
 
     path: Path
     written: Written
-
-
-class FileContent(NamedTuple):
-    """The bytes of a file, when they are asked for; `known` is what can be told of them unread.
-
-    `shared` is which file it is (device, inode), if it has other names besides.
-    """
-
-    directory: int
-    name: bytes
-    known: File | None = None
-    shared: tuple[int, int] | None = None
-
-    def digest(self) -> bytes:
-        if self.known:
-            return self.known.digest
-        content = hashlib.sha256()
-        for data in self.content():
-            content.update(data)
-        return content.digest()
-
-    def content(self) -> Iterator[memoryview]:
-        fd = os.open(self.name, _FILE, dir_fd=self.directory)
-        try:
-            while data := os.read(fd, _CHUNK):
-                yield memoryview(data)
-        finally:
-            os.close(fd)
-
-    def whole(self) -> bytes:
-        if self.known and self.known.content is not None:
-            return self.known.content
-        return b"".join(self.content())
 
 
 @dataclass(frozen=True)
@@ -87,24 +51,6 @@ class Source:
     written: Written = field(default_factory=Written, repr=False)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How sources are read: `mode` for all instead of their own; `owners`, with extended attributes, too,
-    as of another image's files; what `exclude` matches, relative to its source, is left out."""
-
-    mode: int | None = None
-    owners: bool = False
-    exclude: Ignore | None = None
-
-    @property
-    def as_they_are(self) -> bool:
-        """Whether a file of the context looks in the image as it does there, if root is to own it."""
-        return self.mode is None and not self.owners
-
-
-PLAIN = Reading()
-
-
 def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) -> Context:
     """A context tar, compressed or not, into the new `directory`. Raises InvalidParameter.
 
@@ -112,6 +58,7 @@ def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) 
     """
     directory.mkdir(parents=True)
     written = Written()
+    written.made(directory.stat().st_ino)
     with (
         paths.opened(directory, _DIRECTORY) as root,
         decompress(stream) as plain,
@@ -158,7 +105,9 @@ def drop_ignored(context: Context, ignore: Ignore) -> None:
                     excluded = ignore.excludes(child)
                     if excluded and not (is_directory and ignore.takes_back):
                         trees.remove_at(fd, name)
-                        context.written.forget()
+                        context.written.gone(fd, name)
+                        if is_directory:
+                            context.written.forget()
                     elif is_directory:
                         pending.append(child)
                         undecided += [child] if excluded else []
@@ -168,6 +117,7 @@ def drop_ignored(context: Context, ignore: Ignore) -> None:
         for path in reversed(undecided):
             with suppress(OSError):
                 (directory / path).rmdir()
+                context.written.forget()
 
 
 @contextmanager
@@ -281,116 +231,6 @@ class Tree:
             return Source(directory, os.fsencode(real.name), False, called=called, written=self._written)
         except (FileNotFoundError, NotADirectoryError):
             return None
-
-
-Found = tuple[tar.Entry, FileContent]
-
-
-def entries(source: Source, reading: Reading = PLAIN) -> Iterator[Found]:
-    """The entries of a source, named relative to it (a file by its own name). Sockets are left out."""
-    if source.is_directory:
-        found = _inside(source.directory, b"", reading, source.written)
-        yield from _linked(found) if reading.owners else found
-    else:
-        name = source.called or source.name
-        inode = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False).st_ino
-        yield from _entry(source.directory, source.name, inode, name, reading, source.written)
-
-
-def _linked(found: Iterator[Found]) -> Iterator[Found]:
-    """The names of one file as hard links to the first of them: /bin of busybox is one file 400 times."""
-    first: dict[tuple[int, int], bytes] = {}
-    for entry, file in found:
-        name = first.setdefault(file.shared, entry.name) if file.shared else entry.name
-        if name != entry.name:
-            entry = tar.Entry(entry.name, tar.HARDLINK, entry.mode, link=name)
-        yield entry, file
-
-
-def _inside(directory: int, above: bytes, reading: Reading, written: Written) -> Iterator[Found]:
-    """The entries in a directory, which is itself called `above`, with a slash."""
-    plain = reading == PLAIN
-    for name, inode in overlayform.inodes(directory):
-        if plain and (file := written.get(inode)):
-            yield file.entry(above + name), FileContent(directory, name, file)
-        else:
-            yield from _entry(directory, name, inode, above + name, reading, written)
-
-
-def _entry(
-    directory: int, name: bytes, inode: int, as_name: bytes, reading: Reading, written: Written
-) -> Iterator[Found]:
-    excluded = reading.exclude is not None and reading.exclude.excludes(os.fsdecode(as_name))
-    if (file := written.get(inode)) and not reading.owners:
-        if not excluded:
-            entry = file.entry(as_name)
-            if reading.mode is not None:
-                entry.mode = reading.mode
-            yield entry, FileContent(directory, name, file)
-        return
-    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
-    if kind is None:
-        return
-    if excluded and not (kind == tar.DIRECTORY and reading.exclude and reading.exclude.takes_back):
-        return
-    permissions = stat.S_IMODE(status.st_mode) if reading.mode is None else reading.mode
-    entry = tar.Entry(as_name, kind, permissions, size=status.st_size, mtime_ns=status.st_mtime_ns)
-    if reading.owners:
-        entry.uid, entry.gid = status.st_uid, status.st_gid
-    if kind == tar.SYMLINK:
-        entry.link = os.readlink(name, dir_fd=directory)
-    elif kind in (tar.CHARACTER, tar.BLOCKDEV):
-        entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
-    if kind == tar.REGULAR and reading.owners:
-        entry.xattrs = _xattrs(directory, name, _FILE)
-    if kind != tar.DIRECTORY:
-        shared = (status.st_dev, status.st_ino) if kind == tar.REGULAR and status.st_nlink > 1 else None
-        if kind != tar.REGULAR:
-            entry.size = 0
-        yield entry, FileContent(directory, name, shared=shared)
-        return
-    entry.size = 0
-    if reading.owners:
-        entry.xattrs = _xattrs(directory, name, _DIRECTORY | os.O_NOFOLLOW)
-    if not excluded:
-        yield entry, FileContent(directory, name)
-    fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-    try:
-        yield from _inside(fd, as_name + b"/", reading, written)
-    finally:
-        os.close(fd)
-
-
-def _xattrs(directory: int, name: bytes, flags: int) -> dict[bytes, bytes]:
-    fd = os.open(name, flags, dir_fd=directory)
-    try:
-        return overlayform.portable_xattrs(fd)
-    finally:
-        os.close(fd)
-
-
-def checksum(sources: Sequence[Source], reading: Reading = PLAIN) -> str:
-    """Of everything that a COPY of `sources` depends on: names, kinds, modes, contents, and not times."""
-    total = hashlib.sha256()
-    for source in sources:
-        total.update(b"D" if source.is_directory else b"F")
-        total.update(os.fsencode(source.below) + b"\0" if source.below else b"")
-        for entry, file in entries(source, reading):
-            identity = _identity(entry)
-            total.update(identity + file.digest() if entry.kind == tar.REGULAR else identity)
-    return total.hexdigest()
-
-
-def _identity(entry: tar.Entry) -> bytes:
-    """All of an entry but its time, and so that no two say the same: names have no NUL, numbers no comma."""
-    attributes = b""
-    for key, value in sorted(entry.xattrs.items()):
-        attributes += b"%b\0%d,%b" % (key, len(value), value)
-    numbers = (entry.mode, entry.uid, entry.gid, entry.size, *entry.device, len(attributes))
-    return b"%b\0%b\0%b,%o,%d,%d,%d,%d,%d\0%d,%b" % (
-        *(entry.name, entry.link, entry.kind, *numbers, attributes),
-    )
 
 
 def _pivot(pattern: str) -> int:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import BinaryIO
 
-from dockmagic_runtime.build.context import PLAIN, FileContent, Reading, Source, entries
+from dockmagic_runtime.build.context import Source
+from dockmagic_runtime.build.entries import PLAIN, FileContent, Reading, entries
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import tar
@@ -50,9 +51,13 @@ def copy(
     linking = linking and owner == (0, 0) and reading.as_they_are
     # Of several sources one may lie in another.
     taking = taking and linking and reading.exclude is None and len(sources) == 1
+    if len(sources) > 1 and any(source.below for source in sources):
+        written = None  # the path of one may be made inside of what is known of another
     is_directory = target.endswith("/") or target.rpartition("/")[2] == "." or len(sources) > 1
     for source in sources:
         if unpack and not source.is_directory and _is_archive(source):
+            if written:
+                written.forget()  # more is put into directories that may be known
             _extract(source, root, target, owner, limit)
         elif source.below or source.is_directory or is_directory or _is_directory(root, target):
             place = f"{target}/{source.below}" if source.below else target
@@ -108,13 +113,13 @@ class _Directory:
                 fd = _in_upper(merged, self._root, self._upper)
                 stack.callback(os.close, fd)
             if self._taking and source.is_directory:
-                _take(source.directory, merged, fd)
+                _take(source, merged, fd)
             with Unpacker(fd, owner=self._owner, written=self._written) as unpacker:
                 for entry, file in entries(source, reading):
                     if as_name is not None:
                         entry.name = as_name
                     linkable = self._linking and entry.kind == tar.REGULAR
-                    if not (linkable and unpacker.link(entry, file.directory, file.name)):
+                    if not (linkable and unpacker.link(entry, file.directory, file.name, file.known)):
                         unpacker.add(entry, file)
                 unpacker.finish()
 
@@ -129,13 +134,14 @@ def _in_upper(directory: int, root: int, upper: int) -> int:
     return paths.openat2(upper, path, _DIRECTORY, paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS)
 
 
-def _take(source: int, merged: int, target: int) -> None:
+def _take(source: Source, merged: int, target: int) -> None:
     """Move the directories of `source` to `target` that are new to it and to the tree that is seen there."""
-    with os.scandir(source) as found:
+    with os.scandir(source.directory) as found:
         names = [os.fsencode(entry.name) for entry in found if entry.is_dir(follow_symlinks=False)]
     for name in names:
         if not (_exists(merged, name) or _exists(target, name)):
-            os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+            os.rename(name, name, src_dir_fd=source.directory, dst_dir_fd=target)
+            source.written.gone(source.directory, name)
 
 
 def _exists(directory: int, name: bytes) -> bool:

@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from dockmagic_runtime.build import remote, words
-from dockmagic_runtime.build.context import Reading, Source, Tree
+from dockmagic_runtime.build.context import Source, Tree
+from dockmagic_runtime.build.entries import Reading
 from dockmagic_runtime.build.ignore import Ignore
 from dockmagic_runtime.build.instructions import Copy
 from dockmagic_runtime.build.parser import Heredoc

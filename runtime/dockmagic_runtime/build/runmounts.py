@@ -21,7 +21,8 @@ from typing import Any
 
 from dockmagic_runtime.build import agents, copying
 from dockmagic_runtime.build.cachemounts import CacheMounts, Kind
-from dockmagic_runtime.build.context import Context, Reading, checksum, tree
+from dockmagic_runtime.build.context import Context, tree
+from dockmagic_runtime.build.entries import Reading, checksum
 from dockmagic_runtime.build.instructions import Command
 from dockmagic_runtime.build.mountflags import MountFlag
 from dockmagic_runtime.build.mountplaces import with_places

@@ -20,7 +20,8 @@ from dockmagic_runtime import identifiers
 from dockmagic_runtime.build import cache, copying, copystep, metadata
 from dockmagic_runtime.build.cache import BuildCache, Record
 from dockmagic_runtime.build.cachesources import CacheSources
-from dockmagic_runtime.build.context import Reading, Source, checksum, tree
+from dockmagic_runtime.build.context import Source, tree
+from dockmagic_runtime.build.entries import Reading, checksum
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, Instruction, Text
 from dockmagic_runtime.build.parser import Heredoc
 from dockmagic_runtime.build.platforms import proxies_of

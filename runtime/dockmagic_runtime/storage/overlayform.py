@@ -27,15 +27,12 @@ def names(directory: int) -> set[bytes]:
         return {os.fsencode(entry.name) for entry in entries}
 
 
-def inodes(directory: int) -> list[tuple[bytes, int]]:
-    """What an open directory has, by name: the inode number of each regular file, 0 for everything else."""
+def listed(directory: int) -> list[tuple[bytes, bool]]:
+    """What an open directory has, by name, and whether it is a regular file."""
     with os.scandir(directory) as entries:
         found = [
             # As os.fsencode does, which is slow for so many.
-            (
-                entry.name.encode(_ENCODING, _ERRORS),
-                entry.inode() if entry.is_file(follow_symlinks=False) else 0,
-            )
+            (entry.name.encode(_ENCODING, _ERRORS), entry.is_file(follow_symlinks=False))
             for entry in entries
         ]
     return sorted(found)

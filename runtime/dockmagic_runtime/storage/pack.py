@@ -10,7 +10,7 @@ All opens go through directory descriptors and follow no symbolic link.
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dockmagic_runtime.errors import SystemFailure
@@ -49,7 +49,7 @@ class Packer:
         self._written = written or Written()
         self._device = -1
         self._mount = -1
-        self._first_names: dict[object, bytes] = {}
+        self._first_names: dict[tuple[int, int], bytes] = {}
 
     def tree(self, root: int, prefix: bytes = b"") -> None:
         """Everything below the directory `root`, which itself is not written, named under `prefix`.
@@ -98,12 +98,12 @@ class Packer:
             inside = path + b"/" if path else b""
             subdirectories: list[tuple[bytes, os.stat_result | None]] = []
             inside_prefix = prefix + inside
-            for name, inode in overlayform.inodes(fd):
-                if inode:
-                    if file := self._written.get(inode):
-                        self._told(fd, name, inside_prefix + name, inode, file)
-                    else:
-                        self._regular(fd, name, inside_prefix + name)
+            for name, known in self._listed(fd):
+                if isinstance(known, File) and known.content is not None:
+                    self._told(inside_prefix + name, known, known.content)
+                    continue
+                if known:
+                    self._regular(fd, name, inside_prefix + name)
                     continue
                 entry = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 if stat.S_ISDIR(entry.st_mode):
@@ -115,6 +115,11 @@ class Packer:
             return subdirectories[::-1]
         finally:
             os.close(fd)
+
+    def _listed(self, fd: int) -> Sequence[tuple[bytes, File | bool | None]]:
+        """What a directory has, by name: a File, or whether it is a regular file that is to be opened."""
+        told = self._written.listed(fd)
+        return overlayform.listed(fd) if told is None else told
 
     def _directory_header(self, fd: int, name: bytes, status: os.stat_result) -> None:
         entry = _entry(name + b"/", tar.DIRECTORY, status)
@@ -141,25 +146,22 @@ class Packer:
             entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._write(tar.header(entry))
 
-    def _second_name(self, entry: tar.Entry, file: object) -> bool:
-        """Whether `file` (any key for it) has another name here; then it is written as a link to that."""
+    def _second_name(self, entry: tar.Entry, file: tuple[int, int]) -> bool:
+        """Whether `file` (device, inode) has another name here; then it is written as a link to that."""
         first = self._first_names.setdefault(file, entry.name)
         if first == entry.name:
             return False
         self._write(tar.header(replace(entry, kind=tar.HARDLINK, link=first, size=0)))
         return True
 
-    def _told(self, directory: int, name: bytes, as_name: bytes, inode: int, file: File) -> None:
-        """A regular file of which all is known, but perhaps its content."""
-        mode, uid, gid, size, mtime_ns, _, content = file
-        if content is None:
-            self._regular(directory, name, as_name)
-        elif self._first_names.setdefault(inode, as_name) != as_name:
-            self._second_name(file.entry(as_name), inode)
-        else:
-            self.size += size
-            header = tar.plain_header(as_name, mode, uid, gid, size, mtime_ns)
-            self._write(header + content + tar.padding(size))
+    def _told(self, as_name: bytes, file: File, content: bytes) -> None:
+        """A regular file that need not be opened."""
+        mode, uid, gid, size, mtime_ns, _, _, shared = file
+        if shared and self._second_name(file.entry(as_name), shared):
+            return
+        self.size += size
+        header = tar.plain_header(as_name, mode, uid, gid, size, mtime_ns)
+        self._write(header + content + tar.padding(size))
 
     def _regular(self, directory: int, name: bytes, as_name: bytes) -> None:
         fd = os.open(name, _FILE, dir_fd=directory)

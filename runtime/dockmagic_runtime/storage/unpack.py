@@ -15,6 +15,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,13 +23,17 @@ from typing import Protocol
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
 from dockmagic_runtime.kernel import paths, trees
 from dockmagic_runtime.storage import overlayform, tar
-from dockmagic_runtime.storage.written import SMALL, Written
+from dockmagic_runtime.storage.written import SMALL, File, Listing, Written
 
 _log = logging.getLogger(__name__)
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_DIRECTORIES = 64
+_ANY_DISK = 1_000_000_000 << 31
+"""Nanoseconds since the epoch: later ones do not fit into every file system's inodes."""
+_NO_OWNER = 0xFFFFFFFF
+"""To chown(2) this means: as it is."""
 _RESOLVE = paths.RESOLVE_IN_ROOT | paths.RESOLVE_NO_MAGICLINKS
 _DISK_ERRORS = frozenset(
     {
@@ -63,7 +68,7 @@ class Unpacker:
 
     `whiteouts`: OCI deletions become overlayfs' (for a layer); otherwise `.wh.` is a name like any other.
     `owner`: (uid, gid) for everything, instead of what the archive says.
-    `written`: is told of each regular file.
+    `written`: is told what the directories get that it knows as new, and of new ones.
     Use as a context manager: leaving it closes descriptors; `finish` must have been called for a good tree.
     """
 
@@ -82,8 +87,10 @@ class Unpacker:
         self._owner = owner
         self._written = written
         self._open: dict[bytes, int] = {}
+        self._listings: dict[int, Listing] = {}
+        """What there is to note, by open directory."""
         self._states: dict[bytes, _DirectoryState] = {}
-        self._umask = _umask()
+        self._umask = _umask(root)
         self._me = (os.geteuid(), os.getegid())
         self._giving_groups: set[int] = set()
         """Open directories that are set-group-ID: what is made in them gets their group."""
@@ -108,10 +115,11 @@ class Unpacker:
         except OSError as error:
             raise _explained(path, error) from error
 
-    def link(self, entry: tar.Entry, directory: int, name: bytes) -> bool:
+    def link(self, entry: tar.Entry, directory: int, name: bytes, known: File | None = None) -> bool:
         """A regular file as another link to the file `name` in `directory`; False if that can't be.
 
-        The file must be nobody else's, never change again, and be in all things as `entry` says.
+        The file must be nobody else's, never change again, and be in all things as `entry` says. `known` is
+        what else can be told of it.
         """
         try:
             path = _inside(entry.name)
@@ -123,6 +131,9 @@ class Unpacker:
                 last,
                 lambda: os.link(name, last, src_dir_fd=directory, dst_dir_fd=into, follow_symlinks=False),
             )
+            if known and into in self._listings:
+                status = os.stat(last, dir_fd=into, follow_symlinks=False)
+                self._listings[into][last] = known._replace(shared=(status.st_dev, status.st_ino))
         except OSError as error:
             if error.errno in (errno.EXDEV, errno.EMLINK, errno.EPERM):
                 return False
@@ -182,12 +193,15 @@ class Unpacker:
         except FileExistsError:
             self._remove(path, directory, name)
             fd = os.open(name, _NEW_FILE, mode & 0o777, dir_fd=directory)
+        listing = self._listings.get(directory)
+        known = None
         try:
-            digest = content = None
+            if listing is not None:
+                listing[name] = None
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
-            elif self._written is not None and not entry.xattrs:
-                digest, content = _write_told(fd, entry.size, reader)
+            elif listing is not None and _is_plain(entry, owner):
+                known = self._write_told(fd, entry, owner, reader)
             else:
                 for data in reader.content():
                     _write(fd, data)
@@ -199,11 +213,27 @@ class Unpacker:
             if entry.xattrs:
                 _set_xattrs(fd, entry)
             os.utime(fd, ns=_times(entry))
-            if self._written is not None and digest is not None:
-                self._written.note(fd, digest, content)
         finally:
             os.close(fd)
+        if known and listing is not None:
+            listing[name] = known
         self.size += entry.size
+
+    def _write_told(self, fd: int, entry: tar.Entry, owner: tuple[int, int], source: Source) -> File:
+        """The content, and what can be told of the file."""
+        size, content = entry.size, None
+        if size <= SMALL:
+            content = source.whole()
+            _write(fd, content)
+            size, digest = len(content), hashlib.sha256(content).digest()
+            content = self._written.kept(content) if self._written else None
+        else:
+            running = hashlib.sha256()
+            for data in source.content():
+                _write(fd, data)
+                running.update(data)
+            digest = running.digest()
+        return File(entry.mode, *owner, size, entry.mtime_ns, digest, content)
 
     def _hardlink(self, directory: int, path: bytes, name: bytes, entry: tar.Entry) -> None:
         target = _inside(entry.link)
@@ -223,6 +253,8 @@ class Unpacker:
                     target_name, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False
                 ),
             )
+            if self._written and (listing := self._written.listing(os.fstat(source).st_ino)) is not None:
+                listing[target_name] = None
         except PermissionError:
             # What link(2) says of a directory, too.
             if stat.S_ISDIR(os.stat(target_name, dir_fd=source, follow_symlinks=False).st_mode):
@@ -260,6 +292,7 @@ class Unpacker:
             raise InvalidParameter(f"invalid layer: {_show(path)} is not a whiteout")
         try:
             overlayform.make_whiteout(directory, deleted)
+            self._note(directory, deleted)
         except FileExistsError:
             # A whiteout is about the layers below: what this layer itself has stays.
             if stat.S_ISDIR(os.stat(deleted, dir_fd=directory, follow_symlinks=False).st_mode):
@@ -277,6 +310,14 @@ class Unpacker:
             os.mkdir(name, mode, dir_fd=directory)
             if self._whiteouts and overlayform.is_whiteout(status):
                 self._make_opaque(directory, name)
+        if self._written is not None:
+            self._written.made(os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino)
+            self._note(directory, name)
+
+    def _note(self, directory: int, name: bytes) -> None:
+        """That something is there now of which nothing is told."""
+        if (listing := self._listings.get(directory)) is not None:
+            listing[name] = None
 
     def _make_opaque(self, directory: int, name: bytes) -> None:
         fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
@@ -312,8 +353,11 @@ class Unpacker:
         return fd
 
     def _opened(self, directory: int) -> int:
-        if os.fstat(directory).st_mode & stat.S_ISGID:
+        status = os.fstat(directory)
+        if status.st_mode & stat.S_ISGID:
             self._giving_groups.add(directory)
+        if self._written and (listing := self._written.listing(status.st_ino)) is not None:
+            self._listings[directory] = listing
         return directory
 
     def _make_parent(self, directory: int, path: bytes) -> int:
@@ -340,11 +384,15 @@ class Unpacker:
         except FileExistsError:
             self._remove(path, directory, name)
             make()
+        self._note(directory, name)
 
     def _remove(self, path: bytes, directory: int, name: bytes) -> None:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         trees.remove_at(directory, name)
         if self._written is not None:
-            self._written.forget()
+            self._written.gone(directory, name)
+            if stat.S_ISDIR(status.st_mode):
+                self._written.forget()
         self._forget_descriptors(but=directory)
         inside = path + b"/"
         for known in [p for p in self._states if p == path or p.startswith(inside)]:
@@ -356,6 +404,7 @@ class Unpacker:
             if fd != but:
                 os.close(fd)
                 self._giving_groups.discard(fd)
+                self._listings.pop(fd, None)
         self._open = kept
 
 
@@ -388,17 +437,9 @@ def _write(fd: int, data: bytes | memoryview) -> None:
         data = data[written:]
 
 
-def _write_told(fd: int, size: int, source: Source) -> tuple[bytes, bytes | None]:
-    """Returns the content's digest, and the content if it is small."""
-    if size <= SMALL:
-        small = source.whole()
-        _write(fd, small)
-        return hashlib.sha256(small).digest(), small
-    digest = hashlib.sha256()
-    for data in source.content():
-        _write(fd, data)
-        digest.update(data)
-    return digest.digest(), None
+def _is_plain(entry: tar.Entry, owner: tuple[int, int]) -> bool:
+    """Whether the file will be on every disk as the entry says, and has nothing besides."""
+    return not (entry.xattrs or entry.mode & 0o7000 or _NO_OWNER in owner) and 0 <= entry.mtime_ns < _ANY_DISK
 
 
 def _write_sparse(fd: int, entry: tar.Entry, reader: Source) -> None:
@@ -435,8 +476,14 @@ def _times(entry: tar.Entry) -> tuple[int, int]:
     return (mtime, mtime) if 0 <= mtime < 1 << 63 else (0, 0)
 
 
-def _umask() -> int:
-    """This process's umask, read without setting it, for other threads are creating files."""
+def _umask(root: int) -> int:
+    """The bits that new files may be without: this process's umask, or any where `root` has a default ACL.
+
+    It is read without being set, for other threads are creating files.
+    """
+    with suppress(OSError):
+        os.getxattr(root, "system.posix_acl_default")
+        return 0o777
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)

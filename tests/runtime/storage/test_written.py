@@ -2,6 +2,8 @@
 
 import io
 import os
+import stat
+import struct
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -52,6 +54,14 @@ def packed(path: Path, told: Written | None) -> tuple[bytes, int]:
     return out.getvalue(), packer.size
 
 
+@contextmanager
+def told_of(path: Path, told: Written) -> Iterator[int]:
+    """A directory, empty so far."""
+    told.made(path.stat().st_ino)
+    with opened(path) as root:
+        yield root
+
+
 def fill(root: int, told: Written, *entries: tuple[tar.Entry, bytes]) -> None:
     """Unpack; what an archive may not say is left out."""
     with Unpacker(root, written=told) as unpacker:
@@ -68,7 +78,8 @@ def regular(name: str, data: bytes = b"data\n", **fields: Any) -> tuple[tar.Entr
 
 def is_known(told: Written, path: Path) -> bool:
     """Whether the file can be told of, its content with it."""
-    file = told.get(path.stat().st_ino)
+    with opened(path.parent) as directory:
+        file = told.file(directory, os.fsencode(path.name))
     return bool(file and file.content is not None)
 
 
@@ -100,14 +111,14 @@ def entries(draw: st.DrawFn) -> tuple[tar.Entry, bytes]:
 def test_the_same_archive_either_way(archive: list[tuple[tar.Entry, bytes]], room: int) -> None:
     """Names given twice, files in the place of others, links, attributes, times that no disk can keep."""
     told = Written(room=room)
-    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as root:
+    with tempfile.TemporaryDirectory() as folder, told_of(Path(folder), told) as root:
         fill(root, told, *archive)
         assert packed(Path(folder), told) == packed(Path(folder), None)
 
 
 def test_what_is_known(tmp_path: Path) -> None:
     told = Written(room=SMALL + 5)
-    with opened(tmp_path) as root:
+    with told_of(tmp_path, told) as root:
         fill(
             root,
             told,
@@ -119,32 +130,100 @@ def test_what_is_known(tmp_path: Path) -> None:
         )
     known = {path.name for path in tmp_path.iterdir() if is_known(told, path)}
     assert known == {"small", "fills"}
-    assert told.get((tmp_path / "large").stat().st_ino)
-    assert told.get((tmp_path / "noted").stat().st_ino) is None
+    with opened(tmp_path) as root:
+        large, noted = told.file(root, b"large"), told.file(root, b"noted")
+        assert large and large.content is None and noted is None
+        assert [name for name, _ in told.listed(root) or ()] == [
+            b"fills",
+            b"large",
+            b"no room is left",
+            b"noted",
+            b"small",
+        ]
 
 
 def test_what_may_be_gone_is_not_told_of(tmp_path: Path) -> None:
-    """A file that is replaced gives its inode number away."""
+    """A directory that is replaced gives its inode number away."""
     below = Written()
     told = Written(below)
     for name in ("context", "step"):
         (tmp_path / name).mkdir()
-    with opened(tmp_path / "context") as context, opened(tmp_path / "step") as step:
-        fill(context, below, regular("file"))
-        fill(step, told, regular("one"), regular("two"))
-        assert is_known(told, tmp_path / "context/file") and is_known(told, tmp_path / "step/one")
-        fill(step, told, regular("two", b"again"), regular("three"))
-    assert not is_known(told, tmp_path / "step/one")
-    assert is_known(told, tmp_path / "step/two") and is_known(told, tmp_path / "step/three")
-    assert is_known(told, tmp_path / "context/file")
+    context, step = tmp_path / "context", tmp_path / "step"
+    with told_of(context, below) as root, told_of(step, told) as above:
+        fill(root, below, regular("d/file"))
+        fill(above, told, regular("one"), regular("d/two"))
+        assert is_known(told, context / "d/file")
+        assert is_known(told, step / "one") and is_known(told, step / "d/two")
+        fill(above, told, regular("one", b"again"), regular("three"))
+        assert is_known(told, step / "one") and is_known(told, step / "three")
+        fill(above, told, regular("d", b"no directory"))
+        assert told.listed(above) is None
+        fill(above, told, regular("e/four"))
+        assert is_known(told, step / "e/four")
+    assert is_known(told, context / "d/file")
     below.forget()
-    assert not is_known(told, tmp_path / "context/file")
+    assert not is_known(told, context / "d/file")
+
+
+def test_what_was_there_is_looked_at(tmp_path: Path) -> None:
+    """Of a directory that others have put something into nothing is told, but of new ones in it."""
+    told = Written()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/other").write_text("somebody's")
+    with opened(tmp_path) as root:
+        fill(root, told, regular("old/file"), regular("old/new/file"))
+    assert not is_known(told, tmp_path / "old/file") and is_known(told, tmp_path / "old/new/file")
+    assert packed(tmp_path, told) == packed(tmp_path, None)
+
+
+def test_what_is_taken_away_is_not_told_of(tmp_path: Path) -> None:
+    told = Written()
+    with told_of(tmp_path, told) as root:
+        fill(root, told, regular("goes"), regular("stays"))
+        os.unlink("goes", dir_fd=root)
+        told.gone(root, b"goes")
+        assert [name for name, _ in told.listed(root) or ()] == [b"stays"]
+
+
+def test_links_to_known_files_are_known_as_one(tmp_path: Path) -> None:
+    """The same file of a context twice in one layer, once where all is known, once where something was."""
+    context, upper, below = tmp_path / "context", tmp_path / "upper", Written()
+    context.mkdir()
+    (upper / "old").mkdir(parents=True)
+    told = Written(below)
+    with told_of(context, below) as root, opened(upper) as above:
+        fill(root, below, regular("file"))
+        known = below.file(root, b"file")
+        assert known
+        with Unpacker(above, written=told) as unpacker:
+            for name in (b"new/one", b"new/two", b"old/three"):
+                assert unpacker.link(known.entry(name), root, b"file", known)
+            unpacker.finish()
+    assert is_known(told, upper / "new/one") and not is_known(told, upper / "old/three")
+    assert packed(upper, told) == packed(upper, None)
+    with tarfile.open(fileobj=io.BytesIO(packed(upper, told)[0])) as members:
+        assert [member.name for member in members if member.islnk()] == ["new/two", "old/three"]
+
+
+def test_files_have_their_modes_where_a_default_acl_would_take_bits(tmp_path: Path) -> None:
+    """setfacl -d -m u::rwx,g::---,o::--- on the data root of the engine."""
+    acl = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, bits, 0xFFFFFFFF) for tag, bits in ((1, 7), (4, 0), (32, 0))
+    )
+    told = Written()
+    with told_of(tmp_path, told) as root:
+        os.setxattr(root, "system.posix_acl_default", acl)
+        fill(root, told, regular("d/file", mode=0o664))
+        os.removexattr(root, "system.posix_acl_default")
+    assert stat.S_IMODE((tmp_path / "d/file").stat().st_mode) == 0o664
+    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o755
+    assert packed(tmp_path, told) == packed(tmp_path, None)
 
 
 def test_a_known_file_is_not_opened(tmp_path: Path) -> None:
     """Shown by a file that nobody can read: its content is gone from the disk."""
     told = Written()
-    with opened(tmp_path) as root:
+    with told_of(tmp_path, told) as root:
         fill(root, told, regular("file", b"as it was\n"))
     before = packed(tmp_path, None)
     os.truncate(tmp_path / "file", 0)
@@ -154,7 +233,7 @@ def test_a_known_file_is_not_opened(tmp_path: Path) -> None:
 
 def test_second_names_are_links_also_of_known_files(tmp_path: Path) -> None:
     told = Written()
-    with opened(tmp_path) as root:
+    with told_of(tmp_path, told) as root:
         fill(root, told, regular("first"), (tar.Entry(b"second", tar.HARDLINK, link=b"first"), b""))
     archive = packed(tmp_path, told)[0]
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
