@@ -120,6 +120,7 @@ class Engine:
         services = self.services
         services.content.sweep()
         services.layers.sweep()
+        services.images.drop_incomplete()
         services.builder.sweep()
         await services.containers.restore()
         await self._remove_empty_cgroup(kill=True)

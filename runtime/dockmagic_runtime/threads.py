@@ -7,7 +7,7 @@ that what the thread uses is free afterwards.
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -23,17 +23,6 @@ async def in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
         if not task.cancelled():
             task.exception()
         raise
-
-
-@contextlib.asynccontextmanager
-async def beside(function: Callable[..., Any], *arguments: Any) -> AsyncIterator[None]:
-    """Blocking work in a thread beside the block, which waits for it at its end and raises what it raised."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        yield
-    finally:
-        await settled(work)
-    work.result()
 
 
 def in_own_thread(work: Callable[[], Result]) -> "asyncio.Future[Result]":

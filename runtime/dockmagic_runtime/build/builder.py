@@ -9,6 +9,7 @@ and nothing else: no process, no mount, no network, no file that `sweep` would n
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterable, Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ from dockmagic_runtime.storage.layers import LayerStore
 from dockmagic_runtime.threads import in_thread, settled
 
 Json = dict[str, Any]
+log = logging.getLogger(__name__)
 
 _SHIM_SECONDS = 5.0
 """A shim ends within milliseconds of its step; one that does not is left to itself."""
@@ -64,6 +66,7 @@ class Builder:
         )
         self.sessions = Sessions()
         self._running: set[asyncio.Task[Any]] = set()
+        self._writing_out: set[asyncio.Task[None]] = set()
 
     def held_layers(self) -> set[str]:
         """Diff IDs that must stay though no image has them."""
@@ -95,12 +98,14 @@ class Builder:
         path.unlink(missing_ok=True)
 
     async def stop(self) -> None:
-        """Interrupt the builds that run, and wait until nothing of them is left."""
+        """Interrupt the builds that run, and wait until nothing of them is left but layers on disk."""
         for task in self._running:
             if not task.cancelling():  # its client may have gone already
                 task.cancel()
         if self._running:
             await asyncio.wait(self._running)
+        if self._writing_out:
+            await asyncio.wait(self._writing_out)
 
     def disk_use(self) -> list[Json]:
         """The `BuildCache` of GET /system/df: each layer that the cache keeps, and each cache mount."""
@@ -163,6 +168,18 @@ class Builder:
                     removing.result()
             finally:
                 self._running.discard(task)
+                self._write_out()
+
+    def _write_out(self) -> None:
+        """An image may be used before it is on disk: that goes on beside whatever is asked for next."""
+        writing_out = asyncio.create_task(asyncio.to_thread(self._layers.write_out))
+        self._writing_out.add(writing_out)
+        writing_out.add_done_callback(self._written_out)
+
+    def _written_out(self, task: asyncio.Task[None]) -> None:
+        self._writing_out.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("layers can't be written out, the next build tries again: %s", error)
 
 
 def _cached(name: str, kind: str, what: str, size: int, used: bool, path: Path) -> Json:

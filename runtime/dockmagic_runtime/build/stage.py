@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -34,13 +34,12 @@ from dockmagic_runtime.build.state import State
 from dockmagic_runtime.containers.accounts import read_account_files
 from dockmagic_runtime.errors import EngineError, InvalidParameter
 from dockmagic_runtime.kernel import trees
-from dockmagic_runtime.kernel.syncfs import syncfs
 from dockmagic_runtime.oci.image import timestamp
 from dockmagic_runtime.process.messages import StartFailed
 from dockmagic_runtime.storage.layers import Layer
 from dockmagic_runtime.storage.snapshots import SnapshotStore
 from dockmagic_runtime.storage.written import Written
-from dockmagic_runtime.threads import beside, in_thread
+from dockmagic_runtime.threads import in_thread
 
 Json = dict[str, Any]
 
@@ -96,8 +95,6 @@ class Stage:
         self.state = state
         self._around = around
         self._progress = progress
-        self._is_new = around.no_cache
-        """Whether all further steps will be done: the cache is not asked, or has none that is so far."""
 
     async def step(self, instruction: Instruction) -> None:
         """Do one instruction. Raises DockerfileError, StepFailed and what the kernel refuses."""
@@ -166,14 +163,10 @@ class Stage:
                 raise _needs_directory(instruction)
             unpack = instruction.unpack and not elsewhere
             write = partial(self._copied, instruction, sources, target, chown, how, unpack)
-            # What is to be a layer in any case need not wait for its sum to be written out.
-            certain = instruction.stage is None and self._is_new
-            writing_out = beside(syncfs, self._around.steps.parent) if certain else nullcontext()
-            async with writing_out:
-                digest = await in_thread(checksum, sources, how)
-                told = _copy_told(instruction, sources, digest, target)
-                depends = (chown, str(how.mode), str(unpack), str(instruction.link))
-                await self._cached(self.state, told, depends, write)
+            digest = await in_thread(checksum, sources, how)
+            told = _copy_told(instruction, sources, digest, target)
+            depends = (chown, str(how.mode), str(unpack), str(instruction.link))
+            await self._cached(self.state, told, depends, write)
 
     async def _copied(
         self,
@@ -311,7 +304,6 @@ class Stage:
                 self._around.reused.add(layer.diff_id)
             self._progress.cached(self.state.short_id, layer.size if layer else 0)
             return record
-        self._is_new = True
         started = time.monotonic()
         step = identifiers.new()
         try:

@@ -14,6 +14,7 @@ All methods run on the event loop's thread. What they return may be kept: an Ima
 import asyncio
 import contextlib
 import json
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from dockmagic_runtime.oci.reference import Reference, parse_reference
 from dockmagic_runtime.storage.content import ContentStore
 from dockmagic_runtime.storage.database import Database
 from dockmagic_runtime.storage.layers import LayerStore
+
+log = logging.getLogger(__name__)
 
 _TABLES = (
     """CREATE TABLE images (
@@ -228,6 +231,15 @@ class ImageStore:
         for reference in image.references:
             self._names.pop(reference, None)
         self._list_in_layout(image.references)
+
+    def drop_incomplete(self) -> None:
+        """Forget images without all of their layers, which a power failure leaves. Call once, at start."""
+        here = set(self.layers.diff_ids())
+        for image in self.list():
+            if not here.issuperset(image.diff_ids):
+                names = ", ".join(each.familiar() for each in image.references)
+                log.warning("image %s is lost with a layer of it%s", image.short_id, names and f": {names}")
+                self.forget(image)
 
     def record_blob(self, diff_id: str, blob: Descriptor) -> None:
         """A layer has a compressed form now."""

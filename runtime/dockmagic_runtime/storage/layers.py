@@ -2,25 +2,28 @@
 
     <root>/<hex of the diff ID>/fs       what an overlay mount takes as a lower directory
     <root>/<hex of the diff ID>/size     bytes of its regular files, in decimal
+    <root>/unwritten/<hex>               a link that says in which boot of the machine the layer was made
     <root>/tmp/…                         being made or being removed; swept at start
 
-A layer comes into being by one rename(2), after its bytes are on disk, and goes by one.
+A layer comes into being by one rename(2), and goes by one. Before it comes its bytes are on disk, or else it
+is marked as unwritten, until `write_out` has seen to it: who builds need not wait for the disk. What is still
+marked when the machine was started anew is not believed: it stays only if it still has its diff ID.
 """
 
 import hashlib
 import io
+import logging
 import os
 import queue
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
+from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound, SystemFailure
 from dockmagic_runtime.kernel import paths, trees
 from dockmagic_runtime.kernel.syncfs import syncfs
 from dockmagic_runtime.oci.descriptor import digest_hex
@@ -32,6 +35,8 @@ from dockmagic_runtime.storage.unpack import Unpacker
 from dockmagic_runtime.storage.written import Written
 
 __all__ = ["Layer", "LayerStore", "decompress"]
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _AHEAD = 8
@@ -55,14 +60,24 @@ class LayerStore:
         self.root = root
         self.limit = limit
         self._tmp = root / "tmp"
-        self._tmp.mkdir(parents=True, exist_ok=True)
+        self._unwritten = root / "unwritten"
+        for directory in (self._tmp, self._unwritten):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._marked: set[str] = set()
+        self._marking = threading.Lock()
         # What is set-user-ID inside of an image is nobody's business on the host.
         root.chmod(0o700)
 
     def sweep(self) -> None:
-        """Remove what a crash left half-made. Call once, when the engine starts."""
+        """Remove what a crash left half-made, and layers that a power failure did. Call once, at start."""
         for path in self._tmp.iterdir():
             trees.remove(path)
+        for mark in self._unwritten.iterdir():
+            if str(mark.readlink()) != _boot() and not self._is_whole(mark.name):
+                _log.warning("layer %s was lost: the machine stopped before it was on disk", mark.name)
+                self.remove(f"sha256:{mark.name}")
+            self._marked.add(mark.name)
+        self.write_out()
 
     def get(self, diff_id: str) -> Layer | None:
         """The layer, or None if it is not here."""
@@ -112,31 +127,39 @@ class LayerStore:
             actual = chunks.digest()
             if diff_id and actual != diff_id:
                 raise InvalidParameter(f"layer has diff ID {actual}, but its image says {diff_id}")
-            return self._publish(temporary, actual, unpacker.size)
+            syncfs(temporary)
+            layer = self._publish(temporary, actual, unpacker.size)
+            sync_directory(self.root)
+            return layer
 
     def commit(self, upper: Path, written: Written | None = None) -> Layer:
         """An overlay upper directory *becomes* the layer, by rename. It must not be mounted any more.
 
         Its diff ID is the hash of the tar stream that `tar` would write; no tar is stored. If the same layer
         is here already, that one is returned and `upper` removed. `written` tells of files that need not be
-        read. Raises SystemFailure.
+        read. The layer need not be on disk yet: call `write_out` some time. Raises SystemFailure.
         """
-        diff_hash = hashlib.sha256()
-        writing: list[Future[None]] = []
-        with ThreadPoolExecutor(1, "write-out") as beside:
-
-            def take(data: bytes) -> None:
-                if not writing and len(data) > _CHUNK // 2:
-                    # Much is to come: what is written out meanwhile, the sync at the end finds done.
-                    writing.append(beside.submit(syncfs, upper))
-                diff_hash.update(data)
-
-            packer = _pack(upper, take, written)
-        for each in writing:
-            each.result()
+        diff_id, size = _summed(upper, written)
         with self._temporary() as temporary:
             upper.rename(temporary / "fs")
-            return self._publish(temporary, f"sha256:{diff_hash.hexdigest()}", packer.size)
+            self._mark(digest_hex(diff_id))
+            return self._publish(temporary, diff_id, size)
+
+    def write_out(self) -> None:
+        """Return when all layers that are here now are on disk."""
+        with self._marking:
+            marked, self._marked = self._marked, set()
+        if not marked:
+            return
+        try:
+            syncfs(self.root)
+        except OSError:
+            with self._marking:
+                self._marked |= marked
+            raise
+        with self._marking:
+            for name in marked - self._marked:  # not those that were made again meanwhile
+                (self._unwritten / name).unlink(missing_ok=True)
 
     def copy(self, upper: Path) -> Layer:
         """As `commit`, but of a copy: `upper` stays as it is, and may even be in use."""
@@ -192,15 +215,32 @@ class LayerStore:
     def _publish(self, temporary: Path, diff_id: str, size: int) -> Layer:
         """Give a finished layer its name. If another thread was faster, its layer stays and this one goes."""
         (temporary / "size").write_text(str(size))
-        syncfs(temporary)
         target = self.root / digest_hex(diff_id)
         try:
             temporary.rename(target)
         except OSError:
             if not target.exists():
                 raise
-        sync_directory(self.root)
         return self._existing(diff_id)
+
+    def _mark(self, name: str) -> None:
+        """As unwritten. A link, for its target is in its inode: it is there as soon as the layer is."""
+        with self._marking:
+            self._marked.add(name)
+            with suppress(FileExistsError):
+                (self._unwritten / name).symlink_to(_boot())
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether a layer is what its name says."""
+        directory = self.root / name
+        try:
+            diff_id, size = _summed(directory / "fs")
+            if digest_hex(diff_id) != name:
+                return False
+            (directory / "size").write_text(str(size))
+        except (OSError, SystemFailure):
+            return False
+        return True
 
 
 class _HashedChunks:
@@ -250,6 +290,18 @@ class _HashedChunks:
             while True:
                 self._queue.get_nowait()
         self._thread.join()
+
+
+def _boot() -> str:
+    """What tells this run of the kernel from all others."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _summed(directory: Path, written: Written | None = None) -> tuple[str, int]:
+    """The diff ID of a tree, and the bytes of its regular files."""
+    diff_hash = hashlib.sha256()
+    packer = _pack(directory, diff_hash.update, written)
+    return f"sha256:{diff_hash.hexdigest()}", packer.size
 
 
 def _pack(directory: Path, write: Callable[[bytes], object], written: Written | None = None) -> Packer:

@@ -146,7 +146,7 @@ class SnapshotStore:
     def mounted(self, key: str, *, writable: bool = False) -> Iterator[int]:
         """The merged tree of a *stopped* container, as a descriptor of a detached mount.
 
-        `writable`: once in the life of a snapshot, and `commit` is to follow, which writes the disk out.
+        `writable`: once in the life of a snapshot, and `commit` is to follow: its writes are not waited for.
         """
         rootfs = self.get(key)
         if not writable:

@@ -1,5 +1,6 @@
 """The engine as a process: start, refusals, death and resurrection."""
 
+import io
 import json
 import os
 import signal
@@ -157,6 +158,32 @@ def test_start_sweeps_what_a_crash_left_half_made(own_engine: EngineProcess) -> 
     rubbish.mkdir()
     own_engine.start()
     assert not rubbish.exists()
+
+
+def test_an_image_that_a_power_failure_left_without_its_files_is_gone(own_engine: EngineProcess) -> None:
+    """Built, recorded, and not on disk when the machine stopped. Another stays, and it can be built again."""
+
+    def build(text: str, name: str) -> str:
+        lines = ["FROM scratch", f"COPY <<E /f\n{text}\nE", ""]
+        image, _ = client.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=name)
+        return str(image.attrs["RootFS"]["Layers"][0]).removeprefix("sha256:")
+
+    client = own_engine.start().client()
+    build("stays", "kept")
+    lost = build("goes", "lost")
+    own_engine.stop()
+    layers = own_engine.data_root / "layers"
+    assert list((layers / "unwritten").iterdir()) == [], (
+        "an engine that ends well leaves nothing to the kernel"
+    )
+    (layers / "unwritten" / lost).symlink_to("another-boot")
+    os.truncate(layers / lost / "fs/f", 0)
+    client = own_engine.start().client()
+    assert [image.tags for image in client.images.list()] == [["kept:latest"]]
+    log = own_engine.data_root.with_name(f"{own_engine.data_root.name}.log").read_text()
+    assert f"layer {lost} was lost: the machine stopped before it was on disk" in log
+    assert "is lost with a layer of it: lost" in log
+    assert (layers / build("goes", "lost") / "fs/f").read_text() == "goes\n"
 
 
 def test_stopped_engine_leaves_running_containers_alone(own_engine: EngineProcess) -> None:
