@@ -1,5 +1,6 @@
 """What was measured, as rows of one table; and how two engines take turns at being measured."""
 
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,12 +51,16 @@ def _ratio(value: float) -> str:
 
 
 def interleaved(engines: tuple[Engine, Engine], times: int, once: Callable[[Engine], float]) -> list[float]:
-    """The median of each engine; the two take turns, and so does who goes first."""
+    """The median of each engine; the two take turns, and so does who goes first.
+
+    What one leaves the kernel to write to its disk, it writes before the other's turn.
+    """
     taken: dict[str, list[float]] = {engine.name: [] for engine in engines}
     for engine in engines:
         once(engine)  # not counted: first-time costs
     for turn in range(times):
         for engine in engines if turn % 2 == 0 else engines[::-1]:
+            os.sync()
             taken[engine.name].append(once(engine))
     return [statistics.median(taken[engine.name]) for engine in engines]
 

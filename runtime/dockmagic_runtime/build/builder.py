@@ -24,6 +24,7 @@ from dockmagic_runtime.build.options import BuildOptions
 from dockmagic_runtime.build.run import shim_socket
 from dockmagic_runtime.build.sessions import Sessions
 from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.errors import EngineError
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.kernel import trees
@@ -66,7 +67,7 @@ class Builder:
         )
         self.sessions = Sessions()
         self._running: set[asyncio.Task[Any]] = set()
-        self._writing_out: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
 
     def held_layers(self) -> set[str]:
         """Diff IDs that must stay though no image has them."""
@@ -98,14 +99,18 @@ class Builder:
         path.unlink(missing_ok=True)
 
     async def stop(self) -> None:
-        """Interrupt the builds that run, and wait until nothing of them is left but layers on disk."""
+        """Interrupt the builds that run; wait until what builds made is on disk, and nothing else is left."""
         for task in self._running:
             if not task.cancelling():  # its client may have gone already
                 task.cancel()
         if self._running:
             await asyncio.wait(self._running)
-        if self._writing_out:
-            await asyncio.wait(self._writing_out)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait for what builds that have ended left the disk to do."""
+        if self._settling:
+            await asyncio.wait(self._settling)
 
     def disk_use(self) -> list[Json]:
         """The `BuildCache` of GET /system/df: each layer that the cache keeps, and each cache mount."""
@@ -159,27 +164,30 @@ class Builder:
                 files = await streams.feed(
                     context, lambda tar: unpack_context(tar, directory / "context", self._layers.limit)
                 )
-                return await Job(self._workshop, build_id, directory, files, options, emit).run()
+                image = await Job(self._workshop, build_id, directory, files, options, emit).run()
+        except BaseException:
+            await self._remove(directory)
+            raise
         finally:
-            try:
-                if directory.exists():
-                    removing = asyncio.ensure_future(asyncio.to_thread(trees.remove, directory))
-                    await settled(removing)
-                    removing.result()
-            finally:
-                self._running.discard(task)
-                self._write_out()
+            self._running.discard(task)
+        settling = asyncio.create_task(self._finish(directory))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+        return image
 
-    def _write_out(self) -> None:
-        """An image may be used before it is on disk: that goes on beside whatever is asked for next."""
-        writing_out = asyncio.create_task(asyncio.to_thread(self._layers.write_out))
-        self._writing_out.add(writing_out)
-        writing_out.add_done_callback(self._written_out)
+    async def _remove(self, directory: Path) -> None:
+        if directory.exists():
+            removing = asyncio.ensure_future(asyncio.to_thread(trees.remove, directory))
+            await settled(removing)
+            removing.result()
 
-    def _written_out(self, task: asyncio.Task[None]) -> None:
-        self._writing_out.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("layers can't be written out, the next build tries again: %s", error)
+    async def _finish(self, directory: Path) -> None:
+        """The image is there, and may be used: what the disk has left to do goes on beside that."""
+        try:
+            await self._remove(directory)
+            await in_thread(self._layers.settle)
+        except (OSError, EngineError) as error:
+            log.error("a build's layers can't be written out, the next one tries again: %s", error)
 
 
 def _cached(name: str, kind: str, what: str, size: int, used: bool, path: Path) -> Json:

@@ -6,7 +6,7 @@
     <root>/tmp/…                         being made or being removed; swept at start
 
 A layer comes into being by one rename(2), and goes by one. Before it comes its bytes are on disk, or else it
-is marked as unwritten, until `write_out` has seen to it: who builds need not wait for the disk. What is still
+is marked as unwritten, until `settle` has seen to it: who builds need not wait for the disk. What is still
 marked when the machine was started anew is not believed: it stays only if it still has its diff ID.
 """
 
@@ -64,7 +64,8 @@ class LayerStore:
         for directory in (self._tmp, self._unwritten):
             directory.mkdir(parents=True, exist_ok=True)
         self._marked: set[str] = set()
-        self._marking = threading.Lock()
+        self._doomed: list[Path] = []
+        self._unsettled = threading.Lock()
         # What is set-user-ID inside of an image is nobody's business on the host.
         root.chmod(0o700)
 
@@ -77,7 +78,7 @@ class LayerStore:
                 _log.warning("layer %s was lost: the machine stopped before it was on disk", mark.name)
                 self.remove(f"sha256:{mark.name}")
             self._marked.add(mark.name)
-        self.write_out()
+        self.settle()
 
     def get(self, diff_id: str) -> Layer | None:
         """The layer, or None if it is not here."""
@@ -136,28 +137,34 @@ class LayerStore:
         """An overlay upper directory *becomes* the layer, by rename. It must not be mounted any more.
 
         Its diff ID is the hash of the tar stream that `tar` would write; no tar is stored. If the same layer
-        is here already, that one is returned and `upper` removed. `written` tells of files that need not be
-        read. The layer need not be on disk yet: call `write_out` some time. Raises SystemFailure.
+        is here already, that one is returned. `written` tells of files that need not be read. What the disk
+        has to do for it is left to `settle`, which is to be called some time. Raises SystemFailure.
         """
         diff_id, size = _summed(upper, written)
+        if layer := self.get(diff_id):
+            self._discard(upper)
+            return layer
         with self._temporary() as temporary:
             upper.rename(temporary / "fs")
             self._mark(digest_hex(diff_id))
             return self._publish(temporary, diff_id, size)
 
-    def write_out(self) -> None:
-        """Return when all layers that are here now are on disk."""
-        with self._marking:
+    def settle(self) -> None:
+        """Return when all layers that are here now are on disk, and what `commit` had no use for is gone."""
+        with self._unsettled:
             marked, self._marked = self._marked, set()
+            doomed, self._doomed = self._doomed, []
+        for path in doomed:
+            trees.remove(path)
         if not marked:
             return
         try:
             syncfs(self.root)
         except OSError:
-            with self._marking:
+            with self._unsettled:
                 self._marked |= marked
             raise
-        with self._marking:
+        with self._unsettled:
             for name in marked - self._marked:  # not those that were made again meanwhile
                 (self._unwritten / name).unlink(missing_ok=True)
 
@@ -223,9 +230,15 @@ class LayerStore:
                 raise
         return self._existing(diff_id)
 
+    def _discard(self, tree: Path) -> None:
+        doomed = Path(tempfile.mkdtemp(prefix="removed-", dir=self._tmp))
+        tree.rename(doomed / "fs")
+        with self._unsettled:
+            self._doomed.append(doomed)
+
     def _mark(self, name: str) -> None:
         """As unwritten. A link, for its target is in its inode: it is there as soon as the layer is."""
-        with self._marking:
+        with self._unsettled:
             self._marked.add(name)
             with suppress(FileExistsError):
                 (self._unwritten / name).symlink_to(_boot())

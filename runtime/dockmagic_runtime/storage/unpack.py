@@ -150,6 +150,8 @@ class Unpacker:
                     self._directory_metadata(fd, state)
                 finally:
                     os.close(fd)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # the archive replaced it, under another name that led there
             except OSError as error:
                 raise _explained(path, error) from error
         self._states.clear()

@@ -134,6 +134,7 @@ async def machine() -> AsyncIterator[Bench]:
     bench = Bench(config, builder, images, layers, networks, SnapshotStore(root / "containers", layers))
     add_base(bench, root)
     yield bench
+    await builder.settle()
     leftovers = [str(path) for path in (root / "build").iterdir()]
     sandboxes = list(networks.sandboxes)
     await networks.stop()

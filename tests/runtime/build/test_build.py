@@ -152,6 +152,7 @@ COPY one two /d/x/
         "/d/x/deep\n755 root\n"
     )
     layer = bench.layers.get(image.diff_ids[-3])
+    await bench.builder.settle()
     assert layer and (layer.path / "d/x/new").stat().st_nlink == 1, "the context's link has gone"
     assert {path.name for path in (layer.path / "d").iterdir()} == {"x", "f", "l", "hidden"}
 

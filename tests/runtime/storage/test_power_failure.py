@@ -41,6 +41,8 @@ def made(store: LayerStore, number: int = 1) -> Layer:
     upper = store.root / "upper"
     (upper / "d").mkdir(parents=True)
     (upper / "d/file").write_text(f"{number}\n" * 1000)
+    for path in (upper / "d/file", upper / "d"):
+        os.utime(path, (0, 0))
     return store.commit(upper)
 
 
@@ -85,7 +87,7 @@ def test_what_was_written_out_stays(disk: Path, tmp_path: Path) -> None:
     with mounted(disk, tmp_path / "before") as root:
         store = LayerStore(root)
         layer = made(store)
-        store.write_out()
+        store.settle()
         fsync_something(store)
         shutil.copy(disk, tmp_path / "copy")
     with mounted(tmp_path / "copy", tmp_path / "after") as root:
@@ -129,9 +131,9 @@ def test_what_is_made_while_others_are_written_out_is_still_marked(
         made(store, 2)
 
     monkeypatch.setattr(module, "syncfs", meanwhile)
-    store.write_out()
+    store.settle()
     assert len(list((tmp_path / "unwritten").iterdir())) == 2
-    store.write_out()
+    store.settle()
     assert list((tmp_path / "unwritten").iterdir()) == []
 
 
@@ -145,7 +147,7 @@ def test_a_disk_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(module, "syncfs", fails)
         with pytest.raises(OSError, match="Input/output"):
-            store.write_out()
+            store.settle()
     assert len(list((tmp_path / "unwritten").iterdir())) == 1
-    store.write_out()
+    store.settle()
     assert list((tmp_path / "unwritten").iterdir()) == []

@@ -226,6 +226,13 @@ def test_a_directory_replaced_after_it_was_filled(apply: Apply) -> None:
     assert (layer.path / "a").is_symlink() and [p.name for p in (layer.path / "b").iterdir()] == ["y"]
 
 
+def test_a_directory_replaced_by_another_name_than_it_was_made_by(apply: Apply) -> None:
+    layer = apply(
+        directory("b"), symlink("a", "b"), directory("a/d", mode=0o700), member("b/d", b"a file now\n")
+    )
+    assert (layer.path / "a").is_symlink() and (layer.path / "b/d").read_text() == "a file now\n"
+
+
 def test_a_file_where_a_directory_is_needed(apply: Apply) -> None:
     with pytest.raises(InvalidParameter, match=r"[nN]ot a directory"):
         apply(member("f", b"x"), member("f/g", b"y"))
