@@ -10,6 +10,7 @@ from dockmagic_runtime.containers.execs import Execs
 from dockmagic_runtime.containers.mountpoints import shown
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
+from dockmagic_runtime.errors import NotFound
 
 Json = dict[str, Any]
 
@@ -23,7 +24,6 @@ def inspect(container: Container, containers: Containers, execs: Execs, *, size:
     def file(name: str) -> str:
         return str(directory / name) if started else ""
 
-    rootfs = containers.rootfs(container)
     return {
         "Id": container.id,
         "Created": container.created,
@@ -44,19 +44,25 @@ def inspect(container: Container, containers: Containers, execs: Execs, *, size:
         "AppArmorProfile": "",
         "ExecIDs": execs.of(container) or None,
         "HostConfig": container.host_config | {"Links": links.shown(container, containers.records)},
-        "GraphDriver": {
-            "Data": {
-                "LowerDir": ":".join(rootfs.lower) if not rootfs.host else "/",
-                "MergedDir": str(directory / "merged"),
-                "UpperDir": rootfs.upper,
-                "WorkDir": rootfs.work,
-            },
-            "Name": "overlay2",
-        },
+        "GraphDriver": {"Data": _directories(container, containers), "Name": "overlay2"},
         **(_sizes(container, containers) if size else {}),
         "Mounts": [point for point in shown(container.mounts) if not _by_flag(container, point)],
         "Config": container.config,
         "NetworkSettings": network_settings(container),
+    }
+
+
+def _directories(container: Container, containers: Containers) -> Json | None:
+    """What its root is put together from; None where a layer is lost."""
+    try:
+        rootfs = containers.rootfs(container)
+    except NotFound:
+        return None
+    return {
+        "LowerDir": ":".join(rootfs.lower) if not rootfs.host else "/",
+        "MergedDir": str(containers.places.directory(container) / "merged"),
+        "UpperDir": rootfs.upper,
+        "WorkDir": rootfs.work,
     }
 
 

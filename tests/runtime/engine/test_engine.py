@@ -161,28 +161,44 @@ def test_start_sweeps_what_a_crash_left_half_made(own_engine: EngineProcess) -> 
 
 
 def test_an_image_that_a_power_failure_left_without_its_files_is_gone(own_engine: EngineProcess) -> None:
-    """Built, recorded, and not on disk when the machine stopped. Another stays, and it can be built again."""
+    """Built, recorded, in use, and not on disk when the machine stopped: it can be built again."""
 
     def build(text: str, name: str) -> str:
-        lines = ["FROM scratch", f"COPY <<E /f\n{text}\nE", ""]
+        lines = ["FROM busybox", f"COPY <<E /f\n{text}\nE", ""]
         image, _ = client.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=name)
-        return str(image.attrs["RootFS"]["Layers"][0]).removeprefix("sha256:")
+        return str(image.attrs["RootFS"]["Layers"][-1]).removeprefix("sha256:")
 
     client = own_engine.start().client()
     build("stays", "kept")
     lost = build("goes", "lost")
+    always = client.containers.run("lost", "sleep 1000", detach=True, restart_policy={"Name": "always"})
+    always.reload()
     own_engine.stop()
     layers = own_engine.data_root / "layers"
     assert list((layers / "unwritten").iterdir()) == [], (
         "an engine that ends well leaves nothing to the kernel"
     )
+    os.kill(always.attrs["State"]["Pid"], signal.SIGKILL)
+    _await_file(own_engine.data_root / "containers" / always.id / "exit.json")
     (layers / "unwritten" / lost).symlink_to("another-boot")
     os.truncate(layers / lost / "fs/f", 0)
+
     client = own_engine.start().client()
-    assert [image.tags for image in client.images.list()] == [["kept:latest"]]
+    tags = {tag for image in client.images.list() for tag in image.tags}
+    assert "kept:latest" in tags and "lost:latest" not in tags
     log = own_engine.data_root.with_name(f"{own_engine.data_root.name}.log").read_text()
     assert f"layer {lost} was lost: the machine stopped before it was on disk" in log
     assert "is lost with a layer of it: lost" in log
+    (container,) = client.containers.list(all=True)
+    assert container.wait() == {"StatusCode": 128}  # its policy has had its try
+    container.reload()
+    assert (container.status, container.attrs["State"]["Error"]) == (
+        "exited",
+        f"layer does not exist: sha256:{lost}",
+    )
+    with pytest.raises(docker.errors.APIError, match=f"layer does not exist: sha256:{lost}"):
+        container.start()
+    container.remove()
     assert (layers / build("goes", "lost") / "fs/f").read_text() == "goes\n"
 
 
