@@ -4,7 +4,8 @@
     image_references    every name, tag or digest, and the image it means
     layer_blobs         the compressed form of a layer, where there is one
 
-The truth is in these tables; they change in one transaction, after everything they speak of is on disk. The
+The truth is in these tables; they change in one transaction, after everything they speak of is on disk (but
+the layers of a build, which come to it right after: `drop_incomplete` is for what a power failure took). The
 rest follows from them: the layout's `index.json` lists the images that are complete as blobs; a blob or a
 layer that no row needs is garbage, and `collect` drops it, though not while anyone is `adding`.
 

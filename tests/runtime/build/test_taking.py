@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import tarfile
 from pathlib import Path
 
@@ -34,6 +35,11 @@ ROWS = [
     ("COPY dir/sub dir /x/", "cat /x/two /x/deep/three /x/sub/deep/three", "2\n3\n3\n"),
     ("COPY --parents dir/sub dir /x/", "cat /x/dir/sub/deep/three /x/dir/one", "3\n1\n"),
     ("COPY --parents dir/./sub /x/", "cat /x/sub/deep/three", "3\n"),
+    (
+        "COPY --parents --exclude=sub/deep dir dir/sub/deep /x/",
+        "cat /x/dir/sub/two /x/dir/sub/deep/three",
+        "2\n3\n",
+    ),
     # what is there already
     ("COPY . /", "cat /etc/new /etc/more/four; grep -c root /etc/passwd", "N\n4\n1\n"),
     ("RUN mkdir -p /x/sub && echo old > /x/sub/old\nCOPY dir /x", "cat /x/sub/old /x/sub/two", "old\n2\n"),
@@ -116,3 +122,44 @@ async def test_a_changed_byte_is_another_step(bench: Bench) -> None:
     assert "cached" not in (await build(b"one"))[1:]
     assert (await build(b"one"))[-1] == "cached"
     assert (await build(b"two"))[-1] != "cached"
+
+
+def made_up(seed: int) -> tuple[dict[str, str | bytes], str]:
+    """A context and a Dockerfile that copies from it, this way and that."""
+    draw = random.Random(seed)
+    folders = ["", *(f"{a}/" for a in "ab"), *(f"{a}/{b}/" for a in "ab" for b in "cd"), "a/c/e/"]
+    files: dict[str, str | bytes] = {}
+    for _ in range(draw.randint(4, 16)):
+        name = draw.choice(folders) + draw.choice("uvwxyz")
+        files[name] = draw.choice(("", "text\n", f"{draw.random()}\n", "-> u", bytes(70_000)))
+    files |= {
+        "a/c/kept": "1\n",
+        "b/kept": "2\n",
+        "it.tar": archive(("c/kept", b"3"), ("new/f", b"4")).getvalue(),
+    }
+    sources = [folder.rstrip("/") or "." for folder in folders if any(f.startswith(folder) for f in files)]
+    sources += [name for name, content in files.items() if not str(content).startswith("->")]
+    lines = ["FROM base"]
+    for number in range(draw.randint(1, 5)):
+        flags = draw.choice(
+            ("", "", "", "--link ", "--parents ", "--exclude=**/kept ", "--chmod=640 ", "--chown=me ")
+        )
+        taken = draw.sample(sources, draw.choice((1, 1, 1, 2, 3)))
+        name = draw.choice(("COPY", "COPY", "ADD"))
+        if name == "ADD":
+            flags, taken = "", [*taken, "it.tar"][-2:]
+        lines.append(f"{name} {flags}{' '.join(taken)} {draw.choice(('/o/', '/o/c/', '/', '/p/q/'))}")
+        if draw.random() < 0.3:
+            lines += [
+                f"FROM base AS s{number}" if draw.random() < 0.5 else "RUN --mount=target=/m ls -R /m > /seen"
+            ]
+    return files, "\n".join(lines)
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_what_is_hashed_is_what_the_disk_says(bench: Bench, seed: int) -> None:
+    """Whatever is copied in which way: `bench` compares all layers when it ends."""
+    files, text = made_up(seed)
+    image = await bench.build(text, files)
+    again = await bench.build(text, files)
+    assert again.id == image.id and set(bench.states) == {"cached"}
