@@ -187,7 +187,7 @@ class Builder:
             await self._remove(directory)
             await in_thread(self._layers.settle)
         except (OSError, EngineError) as error:
-            log.error("a build's layers can't be written out, the next one tries again: %s", error)
+            log.error("cannot tidy up after a build, the next one or the next start will: %s", error)
 
 
 def _cached(name: str, kind: str, what: str, size: int, used: bool, path: Path) -> Json:

@@ -15,7 +15,6 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -483,9 +482,12 @@ def _umask(root: int) -> int:
 
     It is read without being set, for other threads are creating files.
     """
-    with suppress(OSError):
+    try:
         os.getxattr(root, "system.posix_acl_default")
         return 0o777
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)
