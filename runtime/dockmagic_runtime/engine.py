@@ -31,10 +31,15 @@ from dockmagic_runtime.api.router import Router
 from dockmagic_runtime.api.services import Services
 from dockmagic_runtime.build.builder import Builder
 from dockmagic_runtime.config import EngineConfig
+from dockmagic_runtime.containers import restoring
 from dockmagic_runtime.containers.execs import Execs
 from dockmagic_runtime.containers.health import HealthChecks
+from dockmagic_runtime.containers.launch import Launcher
+from dockmagic_runtime.containers.places import Places
 from dockmagic_runtime.containers.record import Records
+from dockmagic_runtime.containers.runs import Runs
 from dockmagic_runtime.containers.store import Containers
+from dockmagic_runtime.containers.volumeuse import VolumeUse
 from dockmagic_runtime.errors import SystemFailure
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.images.pull import Puller
@@ -70,8 +75,11 @@ class Engine:
         records = Records(database)
         networks = Networks(database, config, events.publish)
         volumes = VolumeStore(database, root / "volumes", records.users_of_volume, events.publish)
+        places, volume_use = Places(config), VolumeUse(volumes, events)
+        launcher = Launcher(places, snapshots, networks, spawner, records)
+        runs = Runs(places, records, launcher, volume_use, networks, events)
         containers = Containers(
-            config, database, images, snapshots, volumes, networks, spawner, events, records
+            places, records, images, snapshots, volume_use, networks, launcher, runs, events
         )
         images.in_use = lambda image_id: [
             Use(container.id, container.state.running) for container in records.of_image(image_id)
@@ -84,8 +92,8 @@ class Engine:
         images.publish_event = lambda action, image_id, attributes: events.publish(
             "image", action, image_id, dict(attributes)
         )
-        execs = Execs(containers, events)
-        self._health = HealthChecks(containers, execs, events)
+        execs = Execs(runs, launcher, events)
+        self._health = HealthChecks(records, runs, execs, events)
         self.services = Services(
             id=self._identity(),
             config=config,
@@ -98,6 +106,7 @@ class Engine:
             volumes=volumes,
             networks=networks,
             containers=containers,
+            runs=runs,
             execs=execs,
             registry=registry,
             builder=builder,
@@ -122,7 +131,10 @@ class Engine:
         services.layers.sweep()
         services.images.drop_incomplete()
         services.builder.sweep()
-        await services.containers.restore()
+        containers, runs = services.containers, services.runs
+        await restoring.restore(
+            containers.places, containers.records, runs, services.networks, containers.volumes
+        )
         await self._remove_empty_cgroup(kill=True)
         await services.images.collect()
         self._runner = web.ServerRunner(
@@ -157,7 +169,8 @@ class Engine:
         )
         await self._runner.setup()
         await web.SockSite(self._runner, _listen(services.config.socket_path)).start()
-        services.containers.start_by_policy()
+        # Behind our back: clients need not wait for them.
+        runs.in_background(restoring.start_by_policy(containers.records, runs))
 
     async def stop(self) -> None:
         """Stop serving and let go. Containers go on; what no running container needs is taken away."""
@@ -167,7 +180,7 @@ class Engine:
             await self._runner.cleanup()
         await services.builder.stop()
         await self._health.close()
-        await services.containers.let_go()
+        await services.runs.let_go()
         await services.networks.stop()
         await services.registry.close()
         self._spawner.close()

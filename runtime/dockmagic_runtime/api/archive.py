@@ -25,7 +25,7 @@ async def _files(call: Call, stack: AsyncExitStack) -> ContainerFiles:
     containers = call.services.containers
     container = containers.get(call["id"])
     if not container.state.pid:
-        await stack.enter_async_context(containers.live(container).lock)
+        await stack.enter_async_context(call.services.runs.live(container).lock)
         await stack.enter_async_context(containers.volumes.held(container))
     return ContainerFiles(
         container, containers.rootfs(container), containers.places.directory(container), call["id"]
@@ -61,7 +61,7 @@ async def read(call: Call) -> web.StreamResponse:
         files = await _files(call, stack)
         found = await in_own_thread(lambda: files.status(path))
         response = await send_tar(call, streams.tap(lambda out: files.read(path, out)), _header(found))
-    call.services.containers.note(files.container, "archive-path")
+    call.services.events.publish(*files.container.event("archive-path"))
     return response
 
 
@@ -71,7 +71,7 @@ async def write(call: Call) -> web.StreamResponse:
     async with AsyncExitStack() as stack:
         files = await _files(call, stack)
         await streams.feed(call.pieces(), lambda source: files.write(path, source, keep_kinds=keep_kinds))
-    call.services.containers.note(files.container, "extract-to-dir")
+    call.services.events.publish(*files.container.event("extract-to-dir"))
     return web.Response()
 
 
@@ -81,9 +81,10 @@ async def commit(call: Call) -> web.StreamResponse:
     container = services.containers.get(call.text("container"))
     repository, tag = call.text("repo"), call.text("tag")
     image = await committing.commit(
-        services.containers,
         services.images,
         services.snapshots,
+        services.runs,
+        services.events,
         container,
         reference=parse_reference(f"{repository}:{tag}" if tag else repository) if repository else None,
         author=call.text("author"),

@@ -56,7 +56,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 async def start(call: Call) -> web.StreamResponse:
     if call.text("checkpoint"):
         raise NotImplementedHere(NO_CHECKPOINTS)
-    await call.services.containers.start(_container(call))
+    await call.services.runs.start(_container(call))
     return nothing()
 
 
@@ -67,33 +67,31 @@ def _stop_options(call: Call) -> dict[str, int | None]:
 
 @routes.post("/containers/{id}/stop")
 async def stop(call: Call) -> web.StreamResponse:
-    await call.services.containers.stop(_container(call), **_stop_options(call))
+    await call.services.runs.stop(_container(call), **_stop_options(call))
     return nothing()
 
 
 @routes.post("/containers/{id}/restart")
 async def restart(call: Call) -> web.StreamResponse:
-    await call.services.containers.restart(_container(call), **_stop_options(call))
+    await call.services.runs.restart(_container(call), **_stop_options(call))
     return nothing()
 
 
 @routes.post("/containers/{id}/kill")
 async def kill(call: Call) -> web.StreamResponse:
-    await call.services.containers.kill(
-        _container(call), settings.parse_signal(call.text("signal") or "KILL")
-    )
+    await call.services.runs.kill(_container(call), settings.parse_signal(call.text("signal") or "KILL"))
     return nothing()
 
 
 @routes.post("/containers/{id}/pause")
 async def pause(call: Call) -> web.StreamResponse:
-    await call.services.containers.pause(_container(call))
+    await call.services.runs.pause(_container(call))
     return nothing()
 
 
 @routes.post("/containers/{id}/unpause")
 async def unpause(call: Call) -> web.StreamResponse:
-    await call.services.containers.unpause(_container(call))
+    await call.services.runs.unpause(_container(call))
     return nothing()
 
 
@@ -113,7 +111,7 @@ async def update(call: Call) -> web.StreamResponse:
 async def wait(call: Call) -> web.StreamResponse:
     """The head goes out at once: `docker run` starts the container only when it has seen it."""
     code = asyncio.ensure_future(
-        call.services.containers.wait(_container(call), call.text("condition") or "not-running")
+        call.services.runs.wait(_container(call), call.text("condition") or "not-running")
     )
     if code.done():
         return answer({"StatusCode": code.result()})
@@ -153,7 +151,7 @@ async def changes(call: Call) -> web.StreamResponse:
 @routes.get("/containers/{id}/export")
 async def export(call: Call) -> web.StreamResponse:
     container = _container(call)
-    call.services.containers.note(container, "export")
+    call.services.events.publish(*container.event("export"))
     running = container.state.running
     root = os.open(f"/proc/{container.state.pid}/root", os.O_PATH) if running else None
     export = functools.partial(call.services.snapshots.export, container.id, root=root)

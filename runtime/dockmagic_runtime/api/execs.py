@@ -27,7 +27,7 @@ async def start(call: Call) -> web.StreamResponse:
     """Detached: answers when the program runs. Else the connection becomes the program's stream."""
     session = call.services.execs.get(call["id"])
     body = await call.body()
-    call.services.containers.shim(session.container)
+    call.services.runs.shim(session.container)
     if body.get("Detach"):
         try:
             await call.services.execs.start(session, None)

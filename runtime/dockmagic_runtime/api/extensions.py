@@ -23,7 +23,7 @@ routes = Routes()
 @routes.get("/dockmagic/containers/{id}/namespaces")
 async def namespaces(call: Call) -> web.StreamResponse:
     container = call.services.containers.get(call["id"])
-    call.services.containers.shim(container)
+    call.services.runs.shim(container)
     return answer(inspection.namespaces(container))
 
 
@@ -50,7 +50,7 @@ async def container_layers(call: Call) -> web.StreamResponse:
     changes = await asyncio.to_thread(services.snapshots.changes, container.id)
     return answer(
         {
-            "image": services.containers.image_name(container),
+            "image": inspection.image_name(container, services.images),
             "layers": describe.layers(services.images, image) if image else [],
             "writable": {
                 "size": usage.size,

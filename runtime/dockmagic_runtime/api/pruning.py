@@ -17,7 +17,7 @@ from dockmagic_runtime.api import volumes as volumes_api
 from dockmagic_runtime.api.call import Call, answer
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.api.services import Services
-from dockmagic_runtime.containers import listing
+from dockmagic_runtime.containers import inspection, listing
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.filters import Filters, decoded
@@ -54,7 +54,7 @@ def _row(kind: str, name: str, detail: str, size: int) -> Row:
 
 
 async def _container(services: Services, container: Container) -> Row:
-    image = services.containers.image_name(container)
+    image = inspection.image_name(container, services.images)
     detail = f"{container.state.status}, of {image}"
     size = await asyncio.to_thread(services.containers.usage, container)
     return _row("container", container.name, detail, size)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dockmagic_runtime.build.builder import Builder
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.containers.execs import Execs
+from dockmagic_runtime.containers.runs import Runs
 from dockmagic_runtime.containers.store import Containers
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.images.pull import Puller
@@ -32,6 +33,7 @@ class Services:
     volumes: VolumeStore
     networks: Networks
     containers: Containers
+    runs: Runs
     execs: Execs
     registry: Registry
     builder: Builder

@@ -37,11 +37,10 @@ async def read_logs(call: Call) -> web.StreamResponse:
 def _pieces(
     call: Call, container: Container, query: loglines.LogQuery, *, follow: bool
 ) -> AsyncGenerator[bytes, None]:
-    containers = call.services.containers
-    path = containers.places.log(container)
+    path = call.services.containers.places.log(container)
     if path is None:
         raise NotImplementedHere("configured logging driver does not support reading")
-    shim = containers.live(container).shim
+    shim = call.services.runs.live(container).shim
     if follow and shim:
         # As with Docker, until this run of the container is over.
         return logs.follow(path, query, shim)
@@ -114,7 +113,7 @@ async def attach(call: Call) -> web.StreamResponse:
     if call.flag("stream"):
         stdin = call.flag("stdin") and container.config["OpenStdin"]
         attachment = Attachment(connection, stdin, query.stdout, query.stderr)
-        await call.services.containers.attach(container, attachment)
+        await call.services.runs.attach(container, attachment)
     else:
         connection.close()
     return Taken()
@@ -125,24 +124,24 @@ async def resize(call: Call) -> web.StreamResponse:
     height, width = call.number("h", 0) or 0, call.number("w", 0) or 0
     if not (0 <= height < 65536 and 0 <= width < 65536):
         raise InvalidParameter(f"invalid terminal size {height}x{width}")
-    await call.services.containers.resize(_container(call), height, width)
+    await call.services.runs.resize(_container(call), height, width)
     return nothing(200)
 
 
 @routes.get("/containers/{id}/top")
 async def processes(call: Call) -> web.StreamResponse:
     container = _container(call)
-    call.services.containers.shim(container)
-    pids = call.services.containers.cgroup(container).pids()
+    call.services.runs.shim(container)
+    pids = call.services.runs.cgroup(container).pids()
     titles, rows = await top.processes(pids, call.text("ps_args"))
-    call.services.containers.note(container, "top")
+    call.services.events.publish(*container.event("top"))
     return answer({"Titles": titles, "Processes": rows})
 
 
 @routes.get("/containers/{id}/stats")
 async def statistics(call: Call) -> web.StreamResponse:
     container = _container(call)
-    group = call.services.containers.cgroup(container)
+    group = call.services.runs.cgroup(container)
     before = stats.sample(container, group)
     if not call.flag("stream", True):
         if not call.flag("one-shot") and container.state.running:

@@ -14,8 +14,9 @@ from dockmagic_runtime.build.instructions import typed
 from dockmagic_runtime.build.parser import parse
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.containers.record import Container
-from dockmagic_runtime.containers.store import Containers
+from dockmagic_runtime.containers.runs import Runs
 from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.oci.image import Platform
@@ -39,9 +40,10 @@ _SETTINGS = frozenset(
 
 
 async def commit(
-    containers: Containers,
     images: ImageStore,
     snapshots: SnapshotStore,
+    runs: Runs,
+    events: EventBus,
     container: Container,
     *,
     reference: Reference | None = None,
@@ -63,12 +65,12 @@ async def commit(
     state = changed(state.with_config(**{name: value or None for name, value in settings.items()}), changes)
     paused = pause and container.state.status == "running"
     if paused:
-        await containers.pause(container)
+        await runs.pause(container)
     try:
         layer = await asyncio.to_thread(snapshots.commit, container.id)
     finally:
         if paused and container.state.status == "paused":
-            await containers.unpause(container)
+            await runs.unpause(container)
     state = state.after(" ".join(container.argv), timestamps.now(), layer.diff_id)
     document = state.document
     document["history"][-1] |= {
@@ -86,7 +88,7 @@ async def commit(
     if reference:
         told["imageRef"] = reference.familiar()
         images.publish_event("tag", image.id, {"name": reference.familiar()})
-    containers.note(container, "commit", **told)
+    events.publish(*container.event("commit", **told))
     return image
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from dockmagic_runtime import identifiers
 from dockmagic_runtime.containers import security, settings, spec
+from dockmagic_runtime.containers.launch import Launcher
 from dockmagic_runtime.containers.record import Container
-from dockmagic_runtime.containers.store import Containers
+from dockmagic_runtime.containers.runs import Runs
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.process.client import Attachment, Shim
@@ -73,12 +74,13 @@ class Exec:
 class Execs:
     """All exec sessions of one engine."""
 
-    def __init__(self, containers: Containers, events: EventBus) -> None:
-        self._containers = containers
+    def __init__(self, runs: Runs, launcher: Launcher, events: EventBus) -> None:
+        self._runs = runs
+        self._launcher = launcher
         self._events = events
         self._sessions: dict[str, Exec] = {}
         self._watchers: set[asyncio.Task[None]] = set()
-        containers.on_exit.append(self._forget)
+        runs.on_exit.append(self._forget)
 
     def get(self, exec_id: str) -> Exec:
         if exec_id not in self._sessions:
@@ -95,7 +97,7 @@ class Execs:
             raise InvalidParameter("No exec command specified")
         if container.state.status == "paused":
             raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
-        self._containers.shim(container)
+        self._runs.shim(container)
         session = Exec(identifiers.new(), container, wanted)
         self._sessions[session.id] = session
         command = " ".join(wanted["Cmd"])
@@ -113,7 +115,7 @@ class Execs:
         """
         if session.pid or session.exit_code is not None:
             raise Conflict(f"exec command {session.id} is already running")
-        shim = self._containers.shim(session.container)
+        shim = self._runs.shim(session.container)
         session.running = True
         try:
             session.pid = await shim.exec(
@@ -129,7 +131,7 @@ class Execs:
         watcher.add_done_callback(self._watchers.discard)
 
     async def resize(self, session: Exec, height: int, width: int) -> None:
-        await self._containers.shim(session.container).resize(height, width, session.id)
+        await self._runs.shim(session.container).resize(height, width, session.id)
 
     async def _await_exit(
         self, session: Exec, shim: Shim, exited: "asyncio.Future[int]", hold: socket.socket | None
@@ -146,7 +148,7 @@ class Execs:
         host = container.host_config | ({"Privileged": True} if wanted["Privileged"] else {})
         options = security.SecurityOptions.parse(host["SecurityOpt"] or [])
         granted = security.granted_capabilities(host)
-        account = self._containers.account_for(container, wanted["User"] or container.config["User"])
+        account = self._launcher.account_for(container, wanted["User"] or container.config["User"])
         size = wanted["ConsoleSize"]
         return {
             "terminal": wanted["Tty"],
@@ -158,7 +160,7 @@ class Execs:
                 account,
                 wanted["Tty"],
                 wanted["Env"],
-                links=self._containers.link_environment(container),
+                links=self._launcher.link_environment(container),
             ),
             "cwd": wanted["WorkingDir"] or container.config["WorkingDir"] or "/",
             "capabilities": security.capability_sets(granted),
@@ -176,5 +178,4 @@ class Execs:
                 session.running, session.exit_code = False, 137
 
     def _publish(self, session: Exec, action: str, **attributes: str) -> None:
-        more = session.container.event_attributes(execID=session.id, **attributes)
-        self._events.publish("container", action, session.container.id, more)
+        self._events.publish(*session.container.event(action, execID=session.id, **attributes))

@@ -17,8 +17,8 @@ from typing import Any
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.containers import healthcheck
 from dockmagic_runtime.containers.execs import Exec, Execs
-from dockmagic_runtime.containers.record import Container
-from dockmagic_runtime.containers.store import Containers
+from dockmagic_runtime.containers.record import Container, Records
+from dockmagic_runtime.containers.runs import Runs
 from dockmagic_runtime.errors import EngineError
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.kernel import pidfd
@@ -35,13 +35,13 @@ _SECOND = 1_000_000_000
 class HealthChecks:
     """All health checks of one engine: one task for each running container that has one."""
 
-    def __init__(self, containers: Containers, execs: Execs, events: EventBus) -> None:
-        self._containers = containers
+    def __init__(self, records: Records, runs: Runs, execs: Execs, events: EventBus) -> None:
+        self._records = records
         self._execs = execs
         self._events = events
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        containers.on_run.append(self._begin)
-        containers.on_exit.append(self._end)
+        runs.on_run.append(self._begin)
+        runs.on_exit.append(self._end)
 
     async def close(self) -> None:
         """The engine ends: the containers go on unchecked until there is another one."""
@@ -122,11 +122,9 @@ class HealthChecks:
             health["FailingStreak"] += 1
             if health["FailingStreak"] >= _setting(container, "Retries"):
                 health["Status"] = "unhealthy"
-        self._containers.records.save(container)
+        self._records.save(container)
         if health["Status"] != before:
-            self._events.publish(
-                "container", f"health_status: {health['Status']}", container.id, container.event_attributes()
-            )
+            self._events.publish(*container.event(f"health_status: {health['Status']}"))
 
 
 def _setting(container: Container, name: str) -> int:

@@ -10,7 +10,8 @@ from dockmagic_runtime.containers.execs import Execs
 from dockmagic_runtime.containers.mountpoints import shown
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
-from dockmagic_runtime.errors import NotFound
+from dockmagic_runtime.errors import InvalidParameter, NotFound
+from dockmagic_runtime.images.store import ImageStore
 
 Json = dict[str, Any]
 
@@ -77,8 +78,8 @@ def _by_flag(container: Container, point: Json) -> bool:
 
 
 def _sizes(container: Container, containers: Containers) -> Json:
-    written = containers.usage(container)
-    return {"SizeRw": written, "SizeRootFs": written + containers.image_size(container)}
+    written, image = containers.usage(container), containers.images.by_id(container.image)
+    return {"SizeRw": written, "SizeRootFs": written + (image.size if image else 0)}
 
 
 def network_settings(container: Container) -> Json:
@@ -128,6 +129,16 @@ def _resting(settings: Json) -> Json:
     }
 
 
+def image_name(container: Container, images: ImageStore) -> str:
+    """What `docker ps` shows: the name the user gave, or the id if that name now means another image."""
+    given: str = container.config["Image"]
+    try:
+        current = images.get(given).id
+    except (NotFound, InvalidParameter):
+        return container.image
+    return given if current == container.image else container.image
+
+
 def summary(container: Container, containers: Containers, *, size: bool = False) -> Json:
     """One element of GET /containers/json."""
     settings = network_settings(container)
@@ -137,7 +148,7 @@ def summary(container: Container, containers: Containers, *, size: bool = False)
             f"/{container.name}",
             *(f"/{parent.name}/{alias}" for parent, alias in containers.records.parents(container.id)),
         ],
-        "Image": containers.image_name(container),
+        "Image": image_name(container, containers.images),
         "ImageID": container.image,
         "Command": " ".join(_quoted(word) for word in container.argv),
         "Created": timestamps.parse(container.created) // 1_000_000_000,

@@ -7,8 +7,9 @@ from typing import Any
 from dockmagic_runtime import timestamps
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.containers.store import Containers
-from dockmagic_runtime.errors import InvalidParameter
+from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.filters import Filters, check, fits_labels, has_label, point_in_time
+from dockmagic_runtime.images.store import ImageStore
 
 Json = dict[str, Any]
 
@@ -31,7 +32,7 @@ def select(
             pivot = containers.get(reference)
             found = [container for container in found if keep(container, pivot)]
     if "ancestor" in filters:
-        images = set().union(*(containers.image_family(name) for name in filters["ancestor"]))
+        images = set().union(*(_family(containers.images, name) for name in filters["ancestor"]))
         found = [container for container in found if container.image in images]
     for name, values in filters.items():
         matches = _MATCHERS.get(name)
@@ -42,6 +43,16 @@ def select(
                 container for container in found if combine(matches(container, value) for value in values)
             ]
     return found[:limit] if limit > 0 else found
+
+
+def _family(images: ImageStore, reference: str) -> set[str]:
+    """The ids of an image and of all images that have its layers below their own."""
+    try:
+        base = images.get(reference)
+    except NotFound:
+        return set()
+    depth = len(base.diff_ids)
+    return {image.id for image in images.list() if image.diff_ids[:depth] == base.diff_ids}
 
 
 def prunable(containers: Containers, filters: Filters) -> list[Container]:

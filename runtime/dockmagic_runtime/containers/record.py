@@ -1,8 +1,8 @@
 """The record of one container: everything that is known of it without asking the kernel.
 
 Kept as one JSON document in the database and rewritten whole in one transaction whenever it changes; what a
-restarted engine needs to find the container again is all here. Handles of running things live in
-`Containers`.
+restarted engine needs to find the container again is all here. Handles of running things are in
+`Live`.
 """
 
 import json
@@ -87,8 +87,10 @@ class Container:
     def network_mode(self) -> str:
         return self.host_config["NetworkMode"]
 
-    def event_attributes(self, **more: str) -> dict[str, str]:
-        return {"image": self.config["Image"], "name": self.name, **self.labels, **more}
+    def event(self, action: str, **more: str) -> tuple[str, str, str, dict[str, str]]:
+        """What `EventBus.publish` is to tell of it."""
+        attributes = {"image": self.config["Image"], "name": self.name, **self.labels, **more}
+        return "container", action, self.id, attributes
 
 
 class Records:

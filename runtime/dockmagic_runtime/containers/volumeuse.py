@@ -22,17 +22,17 @@ class VolumeUse:
     """That of all containers of one engine."""
 
     def __init__(self, volumes: VolumeStore, events: EventBus) -> None:
-        self._volumes = volumes
+        self.store = volumes
         self._events = events
         self._filling = asyncio.Lock()
 
     def _of(self, container: Container) -> list[Volume]:
         names = dict.fromkeys(point["Name"] for point in container.mounts if point["Type"] == "volume")
-        return [self._volumes.get(name) for name in names]
+        return [self.store.get(name) for name in names]
 
     def held(self, container: Container) -> AbstractAsyncContextManager[None]:
         """While it lasts, the files of the container's volumes are at their paths, whether it runs or not."""
-        return self._volumes.held(self._of(container), f"the files of {container.short_id}")
+        return self.store.held(self._of(container), f"the files of {container.short_id}")
 
     async def fill(self, container: Container, rootfs: Rootfs) -> None:
         """New volumes get what the image has at their places."""
@@ -45,23 +45,23 @@ class VolumeUse:
     async def hold(self, container: Container) -> None:
         """For a run of the container."""
         for volume in self._of(container):
-            await self._volumes.holders.hold(volume, container.id)
+            await self.store.holders.hold(volume, container.id)
 
     async def release(self, container: Container) -> None:
-        await self._volumes.holders.release_all(container.id)
+        await self.store.holders.release_all(container.id)
 
     def take_up(self, running: Iterable[Container]) -> None:
         """Hold on to what these have from the last engine, and drop what else it held."""
         for container in running:
             for volume in self._of(container):
-                self._volumes.holders.take_up(volume, container.id)
-        self._volumes.holders.sweep(self._volumes.list())
+                self.store.holders.take_up(volume, container.id)
+        self.store.holders.sweep(self.store.list())
 
     def remove_anonymous(self, container: Container) -> None:
         for point in container.mounts:
-            if point["Type"] == "volume" and self._volumes.get(point["Name"]).anonymous:
+            if point["Type"] == "volume" and self.store.get(point["Name"]).anonymous:
                 try:
-                    self._volumes.remove(point["Name"])
+                    self.store.remove(point["Name"])
                 except Conflict:
                     log.debug("volume %s stays: another container uses it", point["Name"])
 
