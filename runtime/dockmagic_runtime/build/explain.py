@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dockmagic_runtime.build import checks
+from dockmagic_runtime.build import checks, words
 from dockmagic_runtime.build.instructions import (
     Arg,
     Command,
@@ -120,7 +120,7 @@ def _from(it: From, stage: _Stage) -> str:
     if stage.base(it.image):
         return f"Begins a stage{called} with all that the stage {it.image.lower()} has become."
     where = f" for {it.platform}" if it.platform else ""
-    image = checks.with_defaults(it.image, stage.arguments)
+    image = words.with_defaults(it.image, stage.arguments)
     usual = f" ({image}, if the build says nothing else)" if image != it.image else ""
     return f"Begins a stage{called} with the files and settings of the image {it.image}{usual}{where}."
 
@@ -131,7 +131,7 @@ def _arg(it: Arg, stage: _Stage) -> str:
     if not stage.name:
         given = {name: default for name, default in it.defaults if default is not None}
         stage.arguments.update(
-            {name: checks.with_defaults(default, stage.arguments) for name, default in given.items()}
+            {name: words.with_defaults(default, stage.arguments) for name, default in given.items()}
         )
     return f"Takes a build argument {for_whom}: {'; '.join(named)}. Containers do not get it."
 

@@ -26,6 +26,15 @@ def expand(text: str, environment: Mapping[str, str], escape: str = "\\", *, quo
     return _Reader(text, environment, escape, quotes).word()
 
 
+def with_defaults(text: str, defaults: Mapping[str, str]) -> str:
+    """`text` with the defaults of ARG; as it is written where a variable has none: a --build-arg decides."""
+    names = re.findall(r"\$\{?(\w+)", text)
+    try:
+        return expand(text, defaults) if all(name in defaults for name in names) else text
+    except InvalidParameter:
+        return text
+
+
 def split(text: str, environment: Mapping[str, str], escape: str = "\\") -> list[str]:
     """As `expand`, but cut at white space outside of quotes."""
     reader = _Reader(text, environment, escape)
