@@ -24,8 +24,9 @@ from dockmagic_runtime.oci.descriptor import Descriptor
 from dockmagic_runtime.oci.documents import read_config
 from dockmagic_runtime.oci.image import Platform, choose_manifest
 from dockmagic_runtime.oci.reference import DEFAULT_TAG, Reference
-from dockmagic_runtime.registry.client import SCHEMA_1, Manifest, Registry, Repository
+from dockmagic_runtime.registry.client import Registry
 from dockmagic_runtime.registry.failures import RegistryError, Unreachable, pull_failure
+from dockmagic_runtime.registry.repository import SCHEMA_1, Manifest, Repository
 
 AT_ONCE = 3
 """Layers downloaded at the same time, as Docker's `max-concurrent-downloads`."""

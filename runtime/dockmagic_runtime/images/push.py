@@ -22,8 +22,9 @@ from dockmagic_runtime.images.together import together
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.descriptor import Descriptor, sha256_digest
 from dockmagic_runtime.oci.reference import Reference
-from dockmagic_runtime.registry.client import Registry, Repository
+from dockmagic_runtime.registry.client import Registry
 from dockmagic_runtime.registry.failures import RegistryError, Unreachable, failure
+from dockmagic_runtime.registry.repository import Repository
 
 AT_ONCE = 3
 _CHUNK = 1 << 18

@@ -79,4 +79,5 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dockmagic_runtime.registry.client.FIRST_PAUSE", 0.01)
+    for module in ("transport", "repository"):
+        monkeypatch.setattr(f"dockmagic_runtime.registry.{module}.FIRST_PAUSE", 0.01)

@@ -19,7 +19,7 @@ from dockmagic_runtime.errors import (
 )
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci.reference import parse_reference
-from dockmagic_runtime.registry.client import SCHEMA_1
+from dockmagic_runtime.registry.repository import SCHEMA_1
 
 from tests.runtime.images.conftest import Bench
 from tests.runtime.images.made import Made, digest, layer_tar, small

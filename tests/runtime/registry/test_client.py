@@ -14,9 +14,10 @@ import pytest
 from aiohttp import web
 from dockmagic_runtime.config import EngineConfig
 from dockmagic_runtime.oci.reference import parse_reference
-from dockmagic_runtime.registry import client
-from dockmagic_runtime.registry.client import Registry, Repository
+from dockmagic_runtime.registry import transport
+from dockmagic_runtime.registry.client import Registry
 from dockmagic_runtime.registry.failures import RegistryError, Unreachable
+from dockmagic_runtime.registry.repository import Repository
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 DIGEST = "sha256:" + "0" * 64
@@ -187,7 +188,7 @@ async def test_retry_after_may_be_a_date(registry: Registry) -> None:
 
 async def test_pauses_grow(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[float] = []
-    monkeypatch.setattr(client, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(transport, "FIRST_PAUSE", 0.05)
 
     async def answer(request: web.Request) -> web.Response:
         times.append(time.monotonic())
@@ -205,7 +206,7 @@ async def test_who_never_answers_a_connection_is_asked_once(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a host that is switched off: five times the patience would be a minute of silence."""
-    monkeypatch.setattr(client, "_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=0.3))
+    monkeypatch.setattr(transport, "_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=0.3))
     with socket.socket() as silent, contextlib.ExitStack() as stack:
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)
