@@ -15,7 +15,7 @@ from dockmagic_runtime.build.commit import changed
 from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.errors import EngineError, InvalidParameter, SystemFailure, Unauthorized, Unavailable
-from dockmagic_runtime.images import archive, describe, listing, push, removal
+from dockmagic_runtime.images import describe, importing, listing, loading, push, removal, saving
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.remote import download
 from dockmagic_runtime.oci.image import Platform
@@ -120,7 +120,7 @@ async def _import(call: Call, platform: Platform | None) -> web.StreamResponse:
     source = call.text("fromSrc")
     repository = call.text("repo")
     reference = _with_tag(parse_reference(repository), call.text("tag")) if repository else None
-    image = await archive.import_(
+    image = await importing.import_(
         call.services.images,
         call.pieces() if source == "-" else download(source),
         reference,
@@ -142,13 +142,13 @@ async def search(call: Call) -> web.StreamResponse:
 async def load(call: Call) -> web.StreamResponse:
     platform = _platform(call.text("platform"))
     return await stream_progress(
-        call, lambda tell: archive.load(call.services.images, call.pieces(), tell, platform)
+        call, lambda tell: loading.load(call.services.images, call.pieces(), tell, platform)
     )
 
 
 async def _send_archive(call: Call, names: list[str]) -> web.StreamResponse:
     # Before the first piece the layers that were never sent are packed, which takes a while and says nothing.
-    return await while_connected(call, send_tar(call, archive.save(call.services.images, names)))
+    return await while_connected(call, send_tar(call, saving.save(call.services.images, names)))
 
 
 @routes.get("/images/get")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from dockmagic_runtime.errors import InvalidParameter, NotFound
-from dockmagic_runtime.images import archive, describe
+from dockmagic_runtime.images import describe, importing, loading, saving
 from dockmagic_runtime.oci.reference import parse_reference
 
 from tests.runtime.images.conftest import Bench
@@ -27,7 +27,7 @@ async def pieces(data: bytes, size: int = 70_000) -> AsyncIterator[bytes]:
 
 
 async def saved(bench: Bench, *names: str) -> bytes:
-    return b"".join([piece async for piece in archive.save(bench.images, names)])
+    return b"".join([piece async for piece in saving.save(bench.images, names)])
 
 
 def docker(*arguments: str, data: bytes | None = None) -> bytes:
@@ -38,7 +38,7 @@ def docker(*arguments: str, data: bytes | None = None) -> bytes:
 
 @pytest.mark.usefixtures("real_docker")
 async def test_what_docker_saves_we_load(bench: Bench) -> None:
-    await archive.load(bench.images, pieces(docker("save", "busybox")), bench.messages.append)
+    await loading.load(bench.images, pieces(docker("save", "busybox")), bench.messages.append)
     image = bench.images.get("busybox")
     theirs = json.loads(docker("inspect", "busybox"))[0]
     ours = describe.inspect(bench.images, image)
@@ -65,7 +65,7 @@ async def test_an_archive_comes_back_as_it_was(bench: Bench, tmp_path: Path) -> 
     two = bench.build("shared", "two", names=("second:v1",))
     data = await saved(bench, "first", two.id)
     other = Bench.at(tmp_path / "other")
-    loaded = await archive.load(other.images, pieces(data), other.messages.append)
+    loaded = await loading.load(other.images, pieces(data), other.messages.append)
     assert [image.id for image in loaded] == [one.id, two.id]
     assert other.images.get("first:v2").repo_tags == ["first:v1", "first:v2"]
     assert other.images.get(two.id).repo_tags == []
@@ -86,7 +86,7 @@ async def test_a_save_is_an_image_layout_too(bench: Bench, tmp_path: Path) -> No
     run("umoci", "unpack", "--image", f"{tmp_path / 'layout'}:v1", str(tmp_path / "unpacked"))
     assert (tmp_path / "unpacked/rootfs/layer0").read_bytes() == b"one"
     other = Bench.at(tmp_path / "other")
-    (image,) = await archive.load(other.images, pieces(again.read_bytes()))
+    (image,) = await loading.load(other.images, pieces(again.read_bytes()))
     assert image.id == made.id
     assert image.repo_tags == ["thing:v2"]
 
@@ -98,7 +98,7 @@ async def test_oci_archives(bench: Bench, tmp_path: Path, compression: str) -> N
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         tar.add(layout, arcname=".")
-    (image,) = await archive.load(bench.images, pieces(out.getvalue()))
+    (image,) = await loading.load(bench.images, pieces(out.getvalue()))
     assert image.id == made.id
     assert image.repo_tags == ["registry.example/thing:v1"]
     inspected = json.loads(run("skopeo", "inspect", f"oci:{bench.root / 'images'}:registry.example/thing:v1"))
@@ -109,7 +109,7 @@ async def test_loading_moves_a_name(bench: Bench) -> None:
     new = bench.build("new", names=("thing:v1",))
     data = await saved(bench, "thing:v1")
     old = bench.build("old", names=("thing:v1",))
-    await archive.load(bench.images, pieces(data), bench.messages.append)
+    await loading.load(bench.images, pieces(data), bench.messages.append)
     assert bench.images.get("thing:v1").id == new.id
     assert bench.messages[0] == {
         "stream": "The image thing:v1 already exists, renaming the old one with ID "
@@ -151,7 +151,7 @@ def bad_archive(**changes: Any) -> bytes:
 )
 async def test_bad_archives_leave_nothing(bench: Bench, data: bytes, sentence: str) -> None:
     with pytest.raises(InvalidParameter, match=sentence):
-        await archive.load(bench.images, pieces(data))
+        await loading.load(bench.images, pieces(data))
     assert bench.images.list() == []
     assert bench.images.layers.diff_ids() == []
     assert bench.images.content.digests() == []
@@ -159,12 +159,12 @@ async def test_bad_archives_leave_nothing(bench: Bench, data: bytes, sentence: s
 
 async def test_documents_do_not_fill_the_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen megabytes of blanks are few bytes when they are packed, and so are a thousand times that."""
-    monkeypatch.setattr(archive, "_DOCUMENTS_LIMIT", 1 << 20)
+    monkeypatch.setattr(loading, "_DOCUMENTS_LIMIT", 1 << 20)
     packed = gzip.compress(layer_tar({f"{i}.json": b" " * 100_000 for i in range(11)}))
     with pytest.raises(InvalidParameter, match="documents of more than 1048576 bytes"):
-        await archive.load(bench.images, pieces(packed))
+        await loading.load(bench.images, pieces(packed))
     with pytest.raises(InvalidParameter, match="documents of more than 1048576 bytes"):
-        await archive.load(bench.images, pieces(layer_tar({f"{i}": b"" for i in range(2100)})))
+        await loading.load(bench.images, pieces(layer_tar({f"{i}": b"" for i in range(2100)})))
 
 
 async def test_a_number_that_is_none(bench: Bench) -> None:
@@ -174,13 +174,13 @@ async def test_a_number_that_is_none(bench: Bench) -> None:
         info.pax_headers = {"GNU.sparse.map": "0,five"}
         tar.addfile(info)
     with pytest.raises(InvalidParameter, match="invalid archive"):
-        await archive.load(bench.images, pieces(out.getvalue()))
+        await loading.load(bench.images, pieces(out.getvalue()))
 
 
 async def test_a_layer_that_climbs_out_is_refused(bench: Bench, tmp_path: Path) -> None:
     evil = bad_archive(layer_tar=layer_tar({"../../escaped": b"!"}))
     with pytest.raises(InvalidParameter):
-        await archive.load(bench.images, pieces(evil))
+        await loading.load(bench.images, pieces(evil))
     assert not list(tmp_path.rglob("escaped"))
 
 
@@ -192,7 +192,7 @@ async def test_an_upload_that_breaks_off_loads_nothing(bench: Bench) -> None:
         raise ConnectionResetError("client gone")
 
     with pytest.raises(ConnectionResetError):
-        await archive.load(bench.images, broken())
+        await loading.load(bench.images, broken())
     assert bench.images.list() == []
 
 
@@ -205,9 +205,9 @@ async def test_saving_what_is_not_there(bench: Bench) -> None:
 
 async def test_a_reader_that_leaves_early_ends_the_save(bench: Bench) -> None:
     bench.build(os.urandom(1_500_000).hex(), names=("thing:v1",))
-    saving = archive.save(bench.images, ["thing:v1"])
-    assert await anext(saving)
-    await saving.aclose()
+    pieces_of_it = saving.save(bench.images, ["thing:v1"])
+    assert await anext(pieces_of_it)
+    await pieces_of_it.aclose()
     await bench.images.collect()
     assert bench.images.get("thing:v1")
 
@@ -217,7 +217,7 @@ async def test_import(bench: Bench, compressed: bool) -> None:
     data = layer_tar({"hello": b"world"})
     if compressed:
         data = gzip.compress(data)
-    image = await archive.import_(
+    image = await importing.import_(
         bench.images,
         pieces(data),
         parse_reference("made:v1"),

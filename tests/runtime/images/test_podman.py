@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dockmagic_runtime.images import archive, removal
+from dockmagic_runtime.images import loading, removal
 from dockmagic_runtime.images.push import push
 from dockmagic_runtime.oci.reference import parse_reference
 
@@ -52,7 +52,7 @@ async def test_we_read_podmans(bench: Bench, tmp_path: Path, podman: Podman) -> 
         theirs = tmp_path / f"{form}.tar"
         podman("save", "-q", "--format", form, "-o", str(theirs), "mine:v1")
         other = Bench.at(tmp_path / form)
-        (image,) = await archive.load(other.images, pieces(theirs.read_bytes()))
+        (image,) = await loading.load(other.images, pieces(theirs.read_bytes()))
         assert list(image.diff_ids) == made.diff_ids
     with registry(tmp_path) as address:
         for form in ("v2s2", "oci"):

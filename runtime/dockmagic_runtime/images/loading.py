@@ -1,27 +1,26 @@
-"""`docker load`, `save` and `import`: images as tar files.
+"""`docker load`: images out of an archive.
 
-What we save is both at once, as modern Docker's is: an OCI image layout (`oci-layout`, `index.json`,
-`blobs/`), and a Docker archive whose `manifest.json` names the same blobs. What we load may be either, from
-any tool, old or new, plain or compressed, and is read once, front to back: every tar in it becomes a layer
-and every JSON document is kept, until at the end of the archive its manifests say what they were for.
+It may be an OCI image layout or a Docker archive, from any tool, old or new, plain or compressed. It is read
+once, front to back: every tar in it becomes a layer and every JSON document is kept, until at the end of the
+archive its manifests say what they were for.
 """
 
 import io
 import json
 import posixpath
 import tarfile
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from dockmagic_runtime import streams
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
-from dockmagic_runtime.images.blobs import blob_for, take_in
+from dockmagic_runtime.images.blobs import take_in
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.progress import Progress
+from dockmagic_runtime.images.saving import IMAGE_NAME, blob_name
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.oci import descriptor
-from dockmagic_runtime.oci import image as oci_image
 from dockmagic_runtime.oci.descriptor import Descriptor, sha256_digest
 from dockmagic_runtime.oci.documents import read_config, read_manifest
 from dockmagic_runtime.oci.image import Platform, choose_manifest
@@ -29,11 +28,12 @@ from dockmagic_runtime.oci.reference import Reference, parse_reference
 from dockmagic_runtime.storage.compression import decompress
 from dockmagic_runtime.storage.layers import Layer
 
-_IMAGE_NAME = "io.containerd.image.name"
 _LINKS = 40  # as many as the kernel follows in one path
 _DOCUMENT_LIMIT = 16 << 20
 _DOCUMENTS_LIMIT = 128 << 20
 """Bytes of all of them: they are kept in memory until the end of the archive."""
+
+_Known = Mapping[str, tuple[str, Descriptor]]
 
 
 @dataclass
@@ -102,60 +102,6 @@ async def load(
     finally:
         await images.collect()
     return loaded
-
-
-async def save(images: ImageStore, names: Sequence[str]) -> AsyncGenerator[bytes, None]:
-    """The archive of the images that `names` mean, piece by piece.
-
-    A repository without a tag means all its tags, as in Docker. Raises NotFound before the first piece.
-    """
-    chosen = _chosen(images, names)
-    async with images.adding():
-        saved: list[tuple[Image, list[Reference], list[Descriptor]]] = []
-        for image, references in chosen:
-            blobs = [await blob_for(images, diff_id) for diff_id in image.diff_ids]
-            saved.append((image, references, blobs))
-        async for chunk in streams.tap(lambda out: _write_archive(images, saved, out)):
-            yield chunk
-    for image, _ in chosen:
-        images.publish_event("save", image.id, {"name": image.id})
-
-
-async def import_(
-    images: ImageStore,
-    chunks: AsyncIterable[bytes],
-    reference: Reference | None = None,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    message: str = "",
-    platform: Platform | None = None,
-) -> Image:
-    """A file system tar, plain or compressed, becomes an image of one layer with `settings` as its config."""
-    wanted = platform or Platform.host()
-    async with images.adding():
-        layer, blob = await streams.feed(chunks, lambda tar: take_in(images.content, images.layers, tar))
-        now = oci_image.timestamp()
-        config = {
-            "created": now,
-            "architecture": wanted.architecture,
-            **({"variant": wanted.variant} if platform and wanted.variant else {}),
-            "os": wanted.os,
-            "comment": message or "Imported from -",
-            "config": dict(settings or {}),
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
-            "history": [{"created": now, "comment": message or "Imported from -"}],
-        }
-        names = [reference] if reference else []
-        data = json.dumps(config, separators=(",", ":")).encode()
-        image = images.add(data, [layer.diff_id], names, origin="imported", blobs={layer.diff_id: blob})
-    images.publish_event("import", image.id, {"name": reference.familiar() if reference else image.id})
-    return image
-
-
-# -- reading
-
-
-_Known = Mapping[str, tuple[str, Descriptor]]
 
 
 def _read_archive(images: ImageStore, stream: BinaryIO, known: _Known) -> _Contents:
@@ -243,15 +189,15 @@ def _docker_entry(contents: _Contents, item: Mapping[str, Any]) -> _Entry:
 
 
 def _oci_entry(contents: _Contents, item: Descriptor, platform: Platform) -> _Entry:
-    document = read_manifest(contents.document(_blob_name(item.digest)))
+    document = read_manifest(contents.document(blob_name(item.digest)))
     if "manifests" in document:
         chosen = choose_manifest(document, platform)
-        document = read_manifest(contents.document(_blob_name(chosen.digest)))
-    layers = [contents.layer(_blob_name(layer["digest"])) for layer in document["layers"]]
-    name = item.annotations.get(_IMAGE_NAME) or item.annotations.get(descriptor.REF_NAME) or ""
+        document = read_manifest(contents.document(blob_name(chosen.digest)))
+    layers = [contents.layer(blob_name(layer["digest"])) for layer in document["layers"]]
+    name = item.annotations.get(IMAGE_NAME) or item.annotations.get(descriptor.REF_NAME) or ""
     # A bare tag, as some tools write it there, does not say of what it is the tag.
     names = [parse_reference(name)] if ":" in name or "/" in name else []
-    return _Entry(contents.document(_blob_name(document["config"]["digest"])), layers, names)
+    return _Entry(contents.document(blob_name(document["config"]["digest"])), layers, names)
 
 
 def _record(images: ImageStore, entry: _Entry, progress: Progress) -> Image:
@@ -284,115 +230,3 @@ def _record(images: ImageStore, entry: _Entry, progress: Progress) -> Image:
     if not entry.names:
         progress({"stream": f"Loaded image ID: {image.id}\n"})
     return image
-
-
-# -- writing
-
-
-def _chosen(images: ImageStore, names: Sequence[str]) -> list[tuple[Image, list[Reference]]]:
-    """Each image once, with the names under which it is saved."""
-    chosen: dict[str, tuple[Image, list[Reference]]] = {}
-    for name in names:
-        references = _named(images, name)
-        found: list[tuple[Image, Reference | None]] = [
-            (image, reference) for reference in references if (image := images.find(reference))
-        ]
-        for image, reference in found or [(images.get(name), None)]:
-            if image.host:
-                raise InvalidParameter(
-                    "'host' is a reserved name: the machine's own file system can't be saved"
-                )
-            kept = chosen.setdefault(image.id, (image, []))[1]
-            if reference and not reference.digest and reference not in kept:
-                kept.append(reference)
-    return list(chosen.values())
-
-
-def _named(images: ImageStore, name: str) -> list[Reference]:
-    """The references that `name` asks for: itself, or all tags of the repository if it says no tag."""
-    try:
-        bare = parse_reference(name, default_tag=None)
-    except InvalidParameter:
-        return []
-    if bare.tag or bare.digest:
-        return [bare]
-    tags = [each for image in images.list() for each in image.references if not each.digest]
-    return [each for each in tags if each.repository == bare.repository]
-
-
-def _write_archive(
-    images: ImageStore, saved: Sequence[tuple[Image, list[Reference], list[Descriptor]]], out: BinaryIO
-) -> None:
-    """The whole archive; every blob in it once. Blocks."""
-    index: list[dict[str, Any]] = []
-    manifests: list[dict[str, Any]] = []
-    repositories: dict[str, dict[str, str]] = {}
-    written: set[str] = set()
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        _directory(archive, "blobs")
-        _directory(archive, "blobs/sha256")
-        for image, references, blobs in saved:
-            for blob in blobs:
-                if blob.digest not in written:
-                    written.add(blob.digest)
-                    with images.content.path(blob.digest).open("rb") as file:
-                        _file(archive, _blob_name(blob.digest), file, blob.size)
-            config = images.content.read(image.id)
-            as_config = Descriptor(descriptor.OCI_CONFIG, image.id, len(config))
-            manifest = json.dumps(oci_image.manifest(as_config, blobs)).encode()
-            entry = Descriptor(descriptor.OCI_MANIFEST, sha256_digest(manifest), len(manifest))
-            for digest, data in ((image.id, config), (entry.digest, manifest)):
-                if digest not in written:
-                    written.add(digest)
-                    _document(archive, _blob_name(digest), data)
-            index += _index_entries(entry, references)
-            manifests.append(
-                {
-                    "Config": _blob_name(image.id),
-                    "RepoTags": [reference.familiar() for reference in references] or None,
-                    "Layers": [_blob_name(blob.digest) for blob in blobs],
-                }
-            )
-            for reference in references:
-                top = oci_image.chain_id(image.diff_ids).removeprefix("sha256:")
-                repositories.setdefault(reference.familiar_name, {})[reference.tag or ""] = top
-        layout = {"schemaVersion": 2, "mediaType": descriptor.OCI_INDEX, "manifests": index}
-        _document(archive, "index.json", json.dumps(layout).encode())
-        _document(archive, "manifest.json", json.dumps(manifests).encode())
-        _document(archive, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
-        if repositories:
-            _document(archive, "repositories", json.dumps(repositories).encode())
-
-
-def _index_entries(entry: Descriptor, references: Sequence[Reference]) -> list[dict[str, Any]]:
-    if not references:
-        return [entry.as_json()]
-    return [
-        Descriptor(
-            entry.media_type,
-            entry.digest,
-            entry.size,
-            {_IMAGE_NAME: reference.normalized(), descriptor.REF_NAME: reference.tag or ""},
-        ).as_json()
-        for reference in references
-    ]
-
-
-def _blob_name(digest: str) -> str:
-    return "blobs/sha256/" + descriptor.digest_hex(digest)
-
-
-def _directory(archive: tarfile.TarFile, name: str) -> None:
-    info = tarfile.TarInfo(name)
-    info.type, info.mode = tarfile.DIRTYPE, 0o755
-    archive.addfile(info)
-
-
-def _document(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    _file(archive, name, io.BytesIO(data), len(data))
-
-
-def _file(archive: tarfile.TarFile, name: str, content: BinaryIO, size: int) -> None:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o644
-    archive.addfile(info, content)
