@@ -1,7 +1,5 @@
 """Routes of the builder: the classic build API, a tar as context and a stream of steps as answer."""
 
-import base64
-import binascii
 import json
 from dataclasses import replace
 from typing import Any
@@ -73,7 +71,7 @@ def _options(call: Call) -> BuildOptions:
         quiet=call.flag("q"),
         cache_from=tuple(map(str, _list(call.text("cachefrom"), "cachefrom"))),
         squash=call.flag("squash"),
-        auths=_auths(call.request.headers.get("X-Registry-Config", "")),
+        auths=call.credentials("X-Registry-Config"),
         limits=Limits(
             network=call.text("networkmode") if call.text("networkmode") not in ("", "default") else "bridge",
             extra_hosts=extra_hosts,
@@ -103,13 +101,3 @@ def _mapping(text: str, name: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise InvalidParameter(f"invalid JSON: {name} must be an object")
     return parsed
-
-
-def _auths(header: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))) if header else {}
-    except (ValueError, binascii.Error):
-        raise InvalidParameter(
-            "invalid X-Registry-Config header: it must be base64url-encoded JSON"
-        ) from None
-    return parsed if isinstance(parsed, dict) else {}

@@ -103,18 +103,14 @@ class Call:
         """The event of a prune, beside those of all that went."""
         self.services.events.publish(kind, "prune", "", {"reclaimed": str(freed)})
 
-    def registry_auth(self) -> Json | None:
-        """The X-Registry-Auth header: base64url of {"username": …, "password": …}."""
-        raw = self.request.headers.get("X-Registry-Auth")
-        if not raw:
-            return None
+    def credentials(self, header: str) -> Json:
+        """What X-Registry-Auth ({"username": …, "password": …}) or X-Registry-Config holds, as base64url."""
+        raw = self.request.headers.get(header, "")
         try:
-            parsed = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
+            parsed = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4))) if raw else {}
         except (ValueError, binascii.Error):
-            raise InvalidParameter(
-                "invalid X-Registry-Auth header: it must be base64url-encoded JSON"
-            ) from None
-        return parsed if isinstance(parsed, dict) and parsed else None
+            raise InvalidParameter(f"invalid {header} header: it must be base64url-encoded JSON") from None
+        return parsed if isinstance(parsed, dict) else {}
 
 
 def answer(document: object, status: int = 200) -> web.Response:

@@ -89,7 +89,7 @@ async def create(call: Call) -> web.StreamResponse:
     name, tag = call.text("fromImage"), call.text("tag")
     if not name:
         raise InvalidParameter("invalid reference format")
-    puller, auth = call.services.puller, call.registry_auth()
+    puller, auth = call.services.puller, call.credentials("X-Registry-Auth")
     reference = _with_tag(parse_reference(name, None), tag)
     whole = reference.tag is None and reference.digest is None
     pull = puller.pull_all if whole else puller.pull
@@ -102,7 +102,9 @@ async def create(call: Call) -> web.StreamResponse:
 
 @routes.get("/distribution/{name:path}/json")
 async def distribution(call: Call) -> web.StreamResponse:
-    found, platforms = await call.services.puller.look(parse_reference(call["name"]), call.registry_auth())
+    found, platforms = await call.services.puller.look(
+        parse_reference(call["name"]), call.credentials("X-Registry-Auth")
+    )
     return answer({"Descriptor": found.as_json(), "Platforms": platforms})
 
 
@@ -206,7 +208,7 @@ async def tag(call: Call) -> web.StreamResponse:
 
 @routes.post("/images/{name:path}/push")
 async def push_(call: Call) -> web.StreamResponse:
-    services, auth = call.services, call.registry_auth()
+    services, auth = call.services, call.credentials("X-Registry-Auth")
     reference = _with_tag(parse_reference(call["name"], None), call.text("tag"))
     if reference.tag is None:
         return await stream_progress(

@@ -35,15 +35,6 @@ def with_defaults(text: str, defaults: Mapping[str, str]) -> str:
         return text
 
 
-def split(text: str, environment: Mapping[str, str], escape: str = "\\") -> list[str]:
-    """As `expand`, but cut at white space outside of quotes."""
-    reader = _Reader(text, environment, escape)
-    found: list[str] = []
-    while reader.skip_space():
-        found.append(reader.word(until=" \t"))
-    return found
-
-
 def tokens(text: str, escape: str = "\\") -> list[str]:
     """`text` cut at white space outside of quotes, each piece as written."""
     reader = _Reader(text, {}, escape)

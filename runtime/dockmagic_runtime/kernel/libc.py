@@ -83,13 +83,12 @@ def set_process_name(name: bytes) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(text))
 
 
-CLOSE_RANGE_CLOEXEC = 4
 _LAST_FD = 0xFFFFFFFF
 
 
-def close_range(first: int, last: int = _LAST_FD, flags: int = 0) -> None:
-    """Close (or only mark: CLOSE_RANGE_CLOEXEC) the descriptors from `first` to `last`, open or not."""
-    syscall(NR["close_range"], first, last, flags)
+def close_range(first: int, last: int = _LAST_FD) -> None:
+    """Close the descriptors from `first` to `last`, open or not."""
+    syscall(NR["close_range"], first, last, 0)
 
 
 def close_all_but(keep: set[int]) -> None:

@@ -125,10 +125,9 @@ def set_attributes(
     propagation: int = 0,
     *,
     recursive: bool = False,
-    userns: int = 0,
 ) -> None:
     """Change what a mount allows (`MOUNT_ATTR_*`) and how it propagates (`MS_*`), with `mount_setattr(2)`."""
-    attr = _MountAttr(set_, clear, propagation, userns)
+    attr = _MountAttr(set_, clear, propagation)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     syscall(NR["mount_setattr"], mount, b"", flags, ctypes.byref(attr), ctypes.sizeof(attr))
 

@@ -53,15 +53,13 @@ def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) 
                 raise
 
 
-def open_in_root(
-    root: int, path: str, flags: int = os.O_PATH, mode: int = 0, *, symlinks: bool = True
-) -> int:
+def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, symlinks: bool = True) -> int:
     """Open what a process in that root would get for `path`. `symlinks=False` refuses any link (ELOOP)."""
     resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if symlinks else RESOLVE_NO_SYMLINKS)
-    return openat2(root, path, flags, resolve, mode)
+    return openat2(root, path, flags, resolve)
 
 
-def make_in_root(root: int, path: str, *, directory: bool, symlinks: bool = True, mode: int = 0o755) -> int:
+def make_in_root(root: int, path: str, *, directory: bool, symlinks: bool = True) -> int:
     """Open `path` in the root (O_PATH), making it and the directories above it where they are missing.
 
     Links, dangling ones too, are followed inside the root only. Raises `OSError`: NotADirectoryError if a
@@ -70,10 +68,10 @@ def make_in_root(root: int, path: str, *, directory: bool, symlinks: bool = True
     try:
         return open_in_root(root, path, symlinks=symlinks)
     except FileNotFoundError:
-        return _make(root, path, directory, symlinks, mode)
+        return _make(root, path, directory, symlinks)
 
 
-def _make(root: int, path: str, directory: bool, symlinks: bool, mode: int) -> int:
+def _make(root: int, path: str, directory: bool, symlinks: bool) -> int:
     """Walk one component at a time, each opened without following, with the way back kept as descriptors."""
     way = [os.dup(root)]
     parts = [p for p in path.split("/") if p and p != "."][::-1]
@@ -90,7 +88,7 @@ def _make(root: int, path: str, directory: bool, symlinks: bool, mode: int) -> i
                 fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
             except FileNotFoundError:
                 if parts or directory:
-                    os.mkdir(name, mode, dir_fd=here)
+                    os.mkdir(name, 0o755, dir_fd=here)
                 else:
                     os.close(
                         os.open(

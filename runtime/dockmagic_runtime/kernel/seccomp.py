@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dockmagic_runtime.errors import InvalidParameter, SystemFailure
@@ -345,9 +345,3 @@ _RETURN_ENOSYS = _filter(0x06, _ERRNO | errno.ENOSYS)
 def _check(result: int, what: str) -> None:
     if result < 0:
         raise OSError(-result, os.strerror(-result), f"libseccomp: {what}")
-
-
-def unknown_calls(names: Iterable[str]) -> list[str]:
-    """Those of `names` that this machine's libseccomp doesn't know."""
-    resolve = library().seccomp_syscall_resolve_name
-    return [name for name in names if resolve(name.encode()) == -1]

@@ -11,11 +11,12 @@ import re
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 from dockmagic_runtime.errors import Conflict, InvalidParameter
+from dockmagic_runtime.networks import ipam
 from dockmagic_runtime.networks.ipam import Address
 from dockmagic_runtime.networks.ruleset import Publication
 
@@ -76,7 +77,7 @@ def wishes(
         protocol, container_port = parse(key)
         for entry in entries or []:
             given = entry.get("HostIp") or (default_ip if default_ip != "0.0.0.0" else "")
-            host_ip = _host_ip(given) if given else None
+            host_ip = ipam.address(given) if given else None
             found.append(Wish(protocol, container_port, host_ip, _host_ports(entry.get("HostPort") or "")))
     return found
 
@@ -231,13 +232,6 @@ def _bound(publication: Publication, *, reuse: bool = False) -> socket.socket:
 
 def _text(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _host_ip(text: str) -> Address:
-    try:
-        return ip_address(text)
-    except ValueError:
-        raise InvalidParameter(f"invalid IP address: {text}") from None
 
 
 def _host_ports(text: str) -> range:

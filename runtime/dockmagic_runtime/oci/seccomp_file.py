@@ -27,7 +27,7 @@ _MACHINES = {
 }
 
 
-def profile(text: str, capabilities: Collection[str], machine: str | None = None) -> LinuxSeccomp | None:
+def profile(text: str, capabilities: Collection[str]) -> LinuxSeccomp | None:
     """What the file says for a process whose bounding set is `capabilities`; None: no filter at all.
 
     Raises InvalidParameter if it is no profile.
@@ -46,7 +46,7 @@ def profile(text: str, capabilities: Collection[str], machine: str | None = None
             "both 'architectures' and 'archMap' are specified in the seccomp profile, "
             "use either 'architectures' or 'archMap'"
         )
-    name, architecture = _MACHINES.get(machine or os.uname().machine, ("", ""))
+    name, architecture = _MACHINES.get(os.uname().machine, ("", ""))
     plain: Json = {key: value for key, value in given.items() if key not in ("archMap", "syscalls")}
     try:
         if given.get("archMap"):
