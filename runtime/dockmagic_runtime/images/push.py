@@ -16,6 +16,7 @@ from dockmagic_runtime.errors import NotFound
 from dockmagic_runtime.images import host
 from dockmagic_runtime.images.blobs import blob_for
 from dockmagic_runtime.images.image import Image
+from dockmagic_runtime.images.layout import pulled_manifest
 from dockmagic_runtime.images.progress import Meter, Progress, short, status
 from dockmagic_runtime.images.store import ImageStore
 from dockmagic_runtime.images.together import together
@@ -96,7 +97,7 @@ async def _push(
         config = images.content.read(image.id)
         if not await repository.has_blob(image.id):
             await repository.upload(image.id, len(config), lambda offset: config[offset:])
-        data = images.manifest_data(image) or _manifest(image, len(config), blobs)
+        data = pulled_manifest(images.content, image) or _manifest(image, len(config), blobs)
         media_type = json.loads(data).get("mediaType") or descriptor.OCI_MANIFEST
         tag = reference.tag or ""
         await repository.put_manifest(tag, media_type, data)

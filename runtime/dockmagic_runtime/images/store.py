@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
-from dockmagic_runtime.images import host
+from dockmagic_runtime.images import host, layout
 from dockmagic_runtime.images.image import Image, key, stored_reference
 from dockmagic_runtime.oci import descriptor
 from dockmagic_runtime.oci import image as oci_image
@@ -371,39 +371,12 @@ class ImageStore:
             if name.digest:
                 continue
             image_id = self._names.get(name)
-            manifest = self._oci_manifest(self._images[image_id]) if image_id else None
+            image = self._images[image_id] if image_id else None
+            manifest = layout.oci_manifest(self.content, image, self.blob_of) if image else None
             if manifest and listed.get(name.normalized()) != manifest.digest:
                 self.content.add_manifest(manifest, name.normalized())
             elif not manifest and name.normalized() in listed:
                 self.content.remove_manifest(name.normalized())
-
-    def _oci_manifest(self, image: Image) -> Descriptor | None:
-        """An OCI manifest of the image in the content store, written if need be; None if a blob is missing.
-
-        The one it was pulled by may be Docker's kind, which tools that read image layouts do not take.
-        """
-        data = self.manifest_data(image)
-        if (
-            data is None
-            or json.loads(data).get("mediaType", descriptor.OCI_MANIFEST) != descriptor.OCI_MANIFEST
-        ):
-            blobs = [self.blob_of(diff_id) for diff_id in image.diff_ids]
-            if not all(blobs):
-                return None
-            config = Descriptor(descriptor.OCI_CONFIG, image.id, self.content.size(image.id))
-            document = oci_image.manifest(config, [_as_oci(blob) for blob in blobs if blob])
-            data = json.dumps(document).encode()
-        platform = {"os": image.platform.os, "architecture": image.platform.architecture}
-        return Descriptor(descriptor.OCI_MANIFEST, self.content.write(data), len(data), platform=platform)
-
-    def manifest_data(self, image: Image) -> bytes | None:
-        """The manifest by which an image was pulled, if that and all that it names is here."""
-        if not image.manifest or not self.content.has(image.manifest):
-            return None
-        data = self.content.read(image.manifest)
-        document = json.loads(data)
-        parts = [document["config"], *document["layers"]]
-        return data if all(self.content.has(part["digest"]) for part in parts) else None
 
 
 def _insert(
@@ -433,13 +406,3 @@ def _insert(
         "INSERT OR IGNORE INTO layer_blobs VALUES (?, ?, ?, ?)",
         [(blob.digest, diff_id, blob.media_type, blob.size) for diff_id, blob in blobs.items()],
     )
-
-
-_AS_OCI = {
-    descriptor.DOCKER_LAYER: descriptor.OCI_LAYER,
-    descriptor.DOCKER_LAYER_GZIP: descriptor.OCI_LAYER_GZIP,
-}
-
-
-def _as_oci(blob: Descriptor) -> Descriptor:
-    return replace(blob, media_type=_AS_OCI.get(blob.media_type, blob.media_type))
