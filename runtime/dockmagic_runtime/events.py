@@ -11,8 +11,18 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from dockmagic_runtime.filters import Filters, has_label
+
 HISTORY = 256
 BACKLOG = 4096
+
+FILTERS = frozenset(
+    (
+        *("config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope"),
+        *("secret", "service", "type", "volume"),
+    )
+)
+"""What `docker events --filter` knows."""
 
 Event = dict[str, Any]
 Predicate = Callable[[Event], bool]
@@ -81,3 +91,32 @@ class EventBus:
                     yield following
         finally:
             self._subscribers.discard(queue)
+
+
+def fits(event: Event, filters: Filters) -> bool:
+    """Docker's filters of events: each must hold, by one of its values; a label by all of them."""
+    actor = event["Actor"]
+    attributes = actor["Attributes"]
+    for name, values in filters.items():
+        if name == "type":
+            matching = event["Type"] in values
+        elif name == "event":
+            matching = any(
+                event["Action"] == value or event["Action"].startswith(f"{value}:") for value in values
+            )
+        elif name == "label":
+            matching = all(has_label(attributes, value) for value in values)
+        elif name == "scope":
+            matching = event["scope"] in values
+        elif name == "image" and event["Type"] == "container":
+            matching = any(
+                attributes.get("image", "").partition(":")[0] == value.partition(":")[0] for value in values
+            )
+        else:
+            matching = event["Type"] == name and any(
+                actor["ID"].startswith(value) or attributes.get("name") == value.removeprefix("/")
+                for value in values
+            )
+        if not matching:
+            return False
+    return True

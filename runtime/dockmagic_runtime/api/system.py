@@ -15,8 +15,8 @@ from dockmagic_runtime.api.request import API_VERSION, MINIMUM_API_VERSION
 from dockmagic_runtime.api.router import Routes
 from dockmagic_runtime.containers import inspection, logoptions
 from dockmagic_runtime.errors import InvalidParameter, Unauthorized
-from dockmagic_runtime.events import Event
-from dockmagic_runtime.filters import Filters, check, has_label
+from dockmagic_runtime.events import FILTERS, fits
+from dockmagic_runtime.filters import check
 from dockmagic_runtime.images import listing
 from dockmagic_runtime.kernel.cgroups import layout
 from dockmagic_runtime.registry.failures import RegistryError
@@ -76,7 +76,6 @@ async def info(call: Call) -> web.StreamResponse:
     services, machine = call.services, os.uname()
     containers = services.containers.records.all()
     states = [container.state.status for container in containers]
-    controllers = layout().controllers
     config = services.config
     return answer(
         {
@@ -97,24 +96,12 @@ async def info(call: Call) -> web.StreamResponse:
                 "Authorization": None,
                 "Log": list(logoptions.DRIVERS),
             },
-            "MemoryLimit": "memory" in controllers,
-            "SwapLimit": "memory" in controllers and Path("/proc/swaps").exists(),
-            "CpuCfsPeriod": "cpu" in controllers,
-            "CpuCfsQuota": "cpu" in controllers,
-            "CPUShares": "cpu" in controllers,
-            "CPUSet": "cpuset" in controllers,
-            "PidsLimit": "pids" in controllers,
-            "OomKillDisable": not layout().unified and "memory" in controllers,
-            "IPv4Forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
-            "BridgeNfIptables": False,
-            "BridgeNfIp6tables": False,
+            **_abilities(),
             "Debug": config.log_level == "debug",
             "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
             "NGoroutines": 1,
             "SystemTime": timestamps.now(),
             "LoggingDriver": "json-file",
-            "CgroupDriver": "cgroupfs",
-            "CgroupVersion": "2" if layout().unified else "1",
             "NEventsListener": services.events.listeners,
             "KernelVersion": machine.release,
             "OperatingSystem": _operating_system(),
@@ -122,20 +109,7 @@ async def info(call: Call) -> web.StreamResponse:
             "OSType": "linux",
             "Architecture": machine.machine,
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {
-                "AllowNondistributableArtifactsCIDRs": [],
-                "AllowNondistributableArtifactsHostnames": [],
-                "InsecureRegistryCIDRs": ["127.0.0.0/8"],
-                "IndexConfigs": {
-                    "docker.io": {
-                        "Name": "docker.io",
-                        "Mirrors": list(config.registry_mirrors),
-                        "Secure": True,
-                        "Official": True,
-                    }
-                },
-                "Mirrors": list(config.registry_mirrors),
-            },
+            "RegistryConfig": _registries(list(config.registry_mirrors)),
             "NCPU": os.cpu_count(),
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "DockerRootDir": str(config.data_root),
@@ -168,6 +142,39 @@ async def info(call: Call) -> web.StreamResponse:
     )
 
 
+def _abilities() -> Json:
+    """What this kernel lets the engine do."""
+    groups = layout()
+    has = groups.controllers
+    return {
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if groups.unified else "1",
+        "MemoryLimit": "memory" in has,
+        "SwapLimit": "memory" in has and Path("/proc/swaps").exists(),
+        "CpuCfsPeriod": "cpu" in has,
+        "CpuCfsQuota": "cpu" in has,
+        "CPUShares": "cpu" in has,
+        "CPUSet": "cpuset" in has,
+        "PidsLimit": "pids" in has,
+        "OomKillDisable": not groups.unified and "memory" in has,
+        "IPv4Forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
+        "BridgeNfIptables": False,
+        "BridgeNfIp6tables": False,
+    }
+
+
+def _registries(mirrors: list[str]) -> Json:
+    return {
+        "AllowNondistributableArtifactsCIDRs": [],
+        "AllowNondistributableArtifactsHostnames": [],
+        "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+        "IndexConfigs": {
+            "docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
+        },
+        "Mirrors": mirrors,
+    }
+
+
 def _operating_system() -> str:
     try:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
@@ -189,11 +196,10 @@ def _filesystem(path: Path) -> str:
 @routes.get("/events")
 async def events(call: Call) -> web.StreamResponse:
     filters = call.filters()
-    known = {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope"}
-    check(filters, known | {"secret", "service", "type", "volume"})
+    check(filters, FILTERS)
     since, until = _moment(call, "since"), _moment(call, "until")
     stream = await JsonStream(call).open()
-    async for event in call.services.events.subscribe(lambda event: _wanted(event, filters), since, until):
+    async for event in call.services.events.subscribe(lambda event: fits(event, filters), since, until):
         await stream.send(event)
     return await stream.close()
 
@@ -204,34 +210,6 @@ def _moment(call: Call, name: str) -> int | None:
         return timestamps.parse_relative(text) if text else None
     except ValueError:
         raise InvalidParameter(f'failed to parse value as time or duration: "{text}"') from None
-
-
-def _wanted(event: Event, filters: Filters) -> bool:
-    actor = event["Actor"]
-    attributes = actor["Attributes"]
-    for name, values in filters.items():
-        if name == "type":
-            fits = event["Type"] in values
-        elif name == "event":
-            fits = any(
-                event["Action"] == value or event["Action"].startswith(f"{value}:") for value in values
-            )
-        elif name == "label":
-            fits = all(has_label(attributes, value) for value in values)
-        elif name == "scope":
-            fits = event["scope"] in values
-        elif name == "image" and event["Type"] == "container":
-            fits = any(
-                attributes.get("image", "").partition(":")[0] == value.partition(":")[0] for value in values
-            )
-        else:
-            fits = event["Type"] == name and any(
-                actor["ID"].startswith(value) or attributes.get("name") == value.removeprefix("/")
-                for value in values
-            )
-        if not fits:
-            return False
-    return True
 
 
 @routes.get("/system/df")
