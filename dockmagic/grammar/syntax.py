@@ -4,8 +4,8 @@ Docker's CLI is cobra and pflag. flags.py rewrites pflag's spellings into click'
 are commands, groups and the decorators that declare them. Mistakes have the sentences users know. `--help`
 is not printed but becomes the value of the command.
 
-What Docker has and we don't is declared too, with its reason: `refused_option`, `refused_command`,
-`no_effect`. So nothing of Docker's grammar is "unknown".
+What Docker has and we don't is declared too, with its reason: `refused_option`, `refused_switch`,
+`Refused`, `no_effect`. So nothing of Docker's grammar is "unknown".
 """
 
 from collections.abc import Callable, Sequence

@@ -2,10 +2,11 @@
 
 The child's side is `init.py`. The two talk over a socketpair; the child says, in this order:
 
-    mounted            its namespaces and mounts are made; waits for `proceed`
-    console (fd)       the master of its new terminal
-    warning            something was left out that may be (an rlimit that can't be raised)
+    unmapped           it is in a new user namespace; waits for `mapped`
+    console (fd)       the master of its new terminal; before, it waited for `grouped`: its group is there
+    mounted            its namespaces and mounts are made, and hooks are to run; waits for `proceed`
     ready              all is done but the exec; with a gate it waits there for the gate's byte
+    warning            at any time: something was left out that may be (an rlimit that can't be raised)
     failed             it could not; or the exec itself failed
     (end of file)      after `ready`: the program runs. Before: it was killed
 
