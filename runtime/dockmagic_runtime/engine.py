@@ -76,8 +76,8 @@ class Engine:
         networks = Networks(database, config, events.publish)
         volumes = VolumeStore(database, root / "volumes", records.users_of_volume, events.publish)
         places, volume_use = Places(config), VolumeUse(volumes, events)
-        launcher = Launcher(places, snapshots, networks, spawner, records)
-        runs = Runs(places, records, launcher, volume_use, networks, events)
+        launcher = Launcher(places, snapshots, networks.sandboxes, spawner, records)
+        runs = Runs(places, records, launcher, volume_use, networks.sandboxes, events)
         containers = Containers(
             places, records, images, snapshots, volume_use, networks, launcher, runs, events
         )

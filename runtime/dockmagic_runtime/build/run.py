@@ -82,7 +82,7 @@ class Runner:
         """No error if there never was a RUN."""
         if self._allocating is not None:
             await settled(self._allocating)
-        await self._networks.release(self._id)
+        await self._networks.sandboxes.release(self._id)
         self._sandbox = None
 
     async def run(self, command: Command, rootfs: Rootfs, bundle: Path, output: Callable[[str], None]) -> int:
@@ -167,7 +167,7 @@ class Runner:
             if self._sandbox is None:
                 asked: dict[str, Json | None] = {self._limits.network: None}
                 self._allocating = asyncio.ensure_future(
-                    self._networks.allocate(self._id, self._id[:12], self._id[:12], asked)
+                    self._networks.sandboxes.allocate(self._id, self._id[:12], self._id[:12], asked)
                 )
                 # An interrupt does not stop it half-made: `close` waits for it, and gives it back whole.
                 self._sandbox = await asyncio.shield(self._allocating)

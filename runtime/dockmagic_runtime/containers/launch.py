@@ -13,7 +13,7 @@ from dockmagic_runtime.containers.live import Live
 from dockmagic_runtime.containers.places import Places
 from dockmagic_runtime.containers.record import Container, Records
 from dockmagic_runtime.networks.sandbox import Sandbox
-from dockmagic_runtime.networks.store import Networks
+from dockmagic_runtime.networks.sandboxes import Sandboxes
 from dockmagic_runtime.process.client import RunRequest, Shim
 from dockmagic_runtime.process.spawner import Spawner
 from dockmagic_runtime.storage.overlay import Rootfs
@@ -30,13 +30,13 @@ class Launcher:
         self,
         places: Places,
         snapshots: SnapshotStore,
-        networks: Networks,
+        sandboxes: Sandboxes,
         spawner: Spawner,
         records: Records,
     ) -> None:
         self._places = places
         self._snapshots = snapshots
-        self._networks = networks
+        self._sandboxes = sandboxes
         self._spawner = spawner
         self._records = records
         self._account_files: dict[tuple[str, ...], AccountFiles] = {}
@@ -90,7 +90,7 @@ class Launcher:
             container.config |= {name: other.config.get(name, "") for name in ("Hostname", "Domainname")}
             return namespaces, etcfiles.mounts(self._places.directory(other))
         links.check(container, self._records)  # said before anything is made
-        sandbox = await self._networks.allocate(
+        sandbox = await self._sandboxes.allocate(
             container.id,
             container.name,
             spec.hostname(container),
@@ -109,7 +109,7 @@ class Launcher:
 
     def tell_links(self, parent: Container) -> None:
         """Where those are that a running container links to, in its /etc/hosts."""
-        sandbox = self._networks.sandbox(parent.id)
+        sandbox = self._sandboxes.find(parent.id)
         if sandbox and parent.state.running:
             self.record_networks(parent, sandbox)
 

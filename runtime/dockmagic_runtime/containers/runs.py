@@ -32,7 +32,7 @@ from dockmagic_runtime.errors import (
 )
 from dockmagic_runtime.events import EventBus
 from dockmagic_runtime.kernel.cgroups import Cgroup
-from dockmagic_runtime.networks.store import Networks
+from dockmagic_runtime.networks.sandboxes import Sandboxes
 from dockmagic_runtime.process.client import Attachment, Shim
 from dockmagic_runtime.process.messages import Exit, StartFailed
 
@@ -54,14 +54,14 @@ class Runs:
         records: Records,
         launcher: Launcher,
         volumes: VolumeUse,
-        networks: Networks,
+        sandboxes: Sandboxes,
         events: EventBus,
     ) -> None:
         self._places = places
         self._records = records
         self._launcher = launcher
         self._volumes = volumes
-        self._networks = networks
+        self._sandboxes = sandboxes
         self._events = events
         self._live: dict[str, Live] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -124,7 +124,7 @@ class Runs:
         """Undo what was done, note it in the record, and raise the error in Docker's words."""
         self._launcher.give_back(container)
         await self._volumes.release(container)
-        await self._networks.release(container.id)
+        await self._sandboxes.release(container.id)
         for attachment in live.waiting_attachments:
             attachment.socket.close()
         live.waiting_attachments.clear()
@@ -205,7 +205,7 @@ class Runs:
             await live.cleaned
         self._launcher.give_back(container)
         await self._volumes.release(container)
-        await self._networks.release(container.id)  # it may have left all its networks by now
+        await self._sandboxes.release(container.id)  # it may have left all its networks by now
         container.networks = {}
         for told in self.on_release:
             told(container)

@@ -151,8 +151,8 @@ class Containers:
                 for child, last, alias in parent.links
             ]
             self.records.save(parent)
-        if sandbox := self._networks.sandbox(container.id):
-            self._networks.rename(container.id, container.name)
+        if sandbox := self._networks.sandboxes.find(container.id):
+            self._networks.sandboxes.rename(container.id, container.name)
             container.networks = sandbox.settings()
             self.records.save(container)
         self._events.publish(*container.event("rename", oldName=f"/{old}"))
@@ -175,8 +175,8 @@ class Containers:
         if network.name in container.endpoints:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         async with self._runs.live(container).lock:
-            if self._networks.sandbox(container.id):
-                joined = await self._networks.connect(container.id, reference, endpoint)
+            if self._networks.sandboxes.find(container.id):
+                joined = await self._networks.sandboxes.connect(container.id, reference, endpoint)
                 self._launcher.record_networks(container, joined)
             container.endpoints[network.name] = endpoint
             self.records.save(container)
@@ -187,8 +187,8 @@ class Containers:
         if network.name not in container.endpoints:
             raise Forbidden(f"container {container.id} is not connected to network {network.name}")
         async with self._runs.live(container).lock:
-            if self._networks.sandbox(container.id):
-                left = await self._networks.disconnect(container.id, reference)
+            if self._networks.sandboxes.find(container.id):
+                left = await self._networks.sandboxes.disconnect(container.id, reference)
                 self._launcher.record_networks(container, left)
             del container.endpoints[network.name]
             self.records.save(container)

@@ -31,8 +31,8 @@ def oci_manifest(
 ) -> Descriptor | None:
     """An OCI manifest of the image in the content store, written if need be; None if a blob is missing.
 
-    `blob_of` gives the compressed form of a layer by its diff ID. The manifest that the image was pulled by may
-    be Docker's kind, which tools that read image layouts do not take.
+    `blob_of` gives the compressed form of a layer by its diff ID. The manifest that the image was pulled by
+    may be Docker's kind, which tools that read image layouts do not take.
     """
     data = pulled_manifest(content, image)
     if data is None or json.loads(data).get("mediaType", descriptor.OCI_MANIFEST) != descriptor.OCI_MANIFEST:

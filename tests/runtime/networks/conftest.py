@@ -38,7 +38,7 @@ async def lab(config: EngineConfig, tmp_path: Path) -> AsyncIterator[Lab]:
         program.kill()
         program.wait()
     for sandbox in list(networks.sandboxes):
-        await networks.release(sandbox.container_id)
+        await networks.sandboxes.release(sandbox.container_id)
     interfaces = {network.interface for network in networks.list()}
     await networks.stop()
     database.close()

@@ -36,7 +36,9 @@ class Lab:
     async def run(self, name: str, *references: str, ports: Any = None, **more: Any) -> Sandbox:
         endpoints = more.pop("endpoints", None) or {each: {} for each in references or ("bridge",)}
         hostname = more.pop("hostname", name)
-        return await self.networks.allocate(secrets.token_hex(32), name, hostname, endpoints, ports, **more)
+        return await self.networks.sandboxes.allocate(
+            secrets.token_hex(32), name, hostname, endpoints, ports, **more
+        )
 
     def spawn(self, sandbox: Sandbox | None, *command: str) -> subprocess.Popen[bytes]:
         """A program inside a sandbox (None: on the host), killed at the end of the test."""

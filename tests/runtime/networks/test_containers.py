@@ -40,7 +40,7 @@ async def test_network_none_leaves_its_namespace_to_the_start(lab: Lab) -> None:
 
 async def test_network_host_has_no_namespace_of_its_own(lab: Lab) -> None:
     assert (await lab.run("here", "host")).netns_path == ""
-    assert list(lab.networks.sandboxes[0].settings()["Networks"]) == ["host"]
+    assert list(next(iter(lab.networks.sandboxes)).settings()["Networks"]) == ["host"]
 
 
 async def test_published_port_is_reached_from_everywhere(lab: Lab) -> None:
@@ -201,7 +201,7 @@ async def test_reserved_port_is_held_against_the_host_and_given_back(lab: Lab) -
             "container_id": web.container_id,
         }
     ]
-    await lab.networks.release(web.container_id)
+    await lab.networks.sandboxes.release(web.container_id)
     assert lab.networks.published_ports() == []
     socket.create_server(("127.0.0.1", port)).close()
 
@@ -209,8 +209,8 @@ async def test_reserved_port_is_held_against_the_host_and_given_back(lab: Lab) -
 async def test_released_address_is_given_out_again(lab: Lab) -> None:
     first = await lab.run("first")
     address = first.endpoints[0].address
-    await lab.networks.release(first.container_id)
-    await lab.networks.release(first.container_id)
+    await lab.networks.sandboxes.release(first.container_id)
+    await lab.networks.sandboxes.release(first.container_id)
     second = await lab.run("second")
     assert second.endpoints[0].address == address
     await lab.serve(second)
@@ -222,19 +222,19 @@ async def test_connect_and_disconnect_while_running(lab: Lab) -> None:
     web, box = await lab.run("web", "mynet"), await lab.run("box")
     await lab.serve(web)
     assert await lab.fetch(box, str(web.endpoints[0].address)) is None
-    await lab.networks.connect(box.container_id, "mynet", {"Aliases": ["friend"]})
+    await lab.networks.sandboxes.connect(box.container_id, "mynet", {"Aliases": ["friend"]})
     assert await lab.fetch(box, str(web.endpoints[0].address)) == "web"
     assert await lab.resolve(box, "web") == ["NOERROR", str(web.endpoints[0].address)]
     assert await lab.resolve(web, "friend") == ["NOERROR", str(box.endpoints[1].address)]
     assert "127.0.0.11" in box.resolv_conf
     with pytest.raises(Forbidden, match="endpoint with name box already exists in network mynet"):
-        await lab.networks.connect(box.container_id, "mynet")
-    await lab.networks.disconnect(box.container_id, "bridge")
+        await lab.networks.sandboxes.connect(box.container_id, "mynet")
+    await lab.networks.sandboxes.disconnect(box.container_id, "bridge")
     assert f"default via {mynet.pool.gateway} dev eth1" in (await lab.call(box, "ip", "route"))[1]
-    await lab.networks.disconnect(box.container_id, "mynet")
+    await lab.networks.sandboxes.disconnect(box.container_id, "mynet")
     assert (await lab.call(box, "ip", "-o", "link"))[1].count("\n") == 1
     with pytest.raises(Forbidden, match=f"container {box.container_id} is not connected to network mynet"):
-        await lab.networks.disconnect(box.container_id, "mynet")
+        await lab.networks.sandboxes.disconnect(box.container_id, "mynet")
 
 
 async def test_static_addresses_and_docker_s_refusals(lab: Lab) -> None:
@@ -268,20 +268,20 @@ async def test_cancelled_allocation_leaves_nothing(lab: Lab) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert list((lab.config.run_root / "netns").iterdir()) == []
-    assert lab.networks.sandboxes == () and lab.networks.published_ports() == []
+    assert not list(lab.networks.sandboxes) and lab.networks.published_ports() == []
 
 
 async def test_many_containers_at_once(lab: Lab) -> None:
     boxes = await asyncio.gather(*(lab.run(f"box{number}", ports=PORT_80) for number in range(16)))
     assert len({box.endpoints[0].address for box in boxes}) == 16
     assert len(lab.networks.published_ports()) == 16
-    await asyncio.gather(*(lab.networks.release(box.container_id) for box in boxes))
+    await asyncio.gather(*(lab.networks.sandboxes.release(box.container_id) for box in boxes))
     assert lab.networks.published_ports() == []
 
 
 async def test_connect_and_disconnect_are_told(lab: Lab) -> None:
     web = await lab.run("web")
-    await lab.networks.release(web.container_id)
+    await lab.networks.sandboxes.release(web.container_id)
     network = lab.networks.get("bridge")
     attributes = {"name": "bridge", "type": "bridge", "container": web.container_id}
     assert lab.events == [
@@ -301,6 +301,6 @@ async def test_a_connection_that_lingers_leaves_no_interface(lab: Lab) -> None:
         assert interface.exists()
         lab.programs[-1].kill()
         lab.programs[-1].wait()
-        await lab.networks.release(web.container_id)
+        await lab.networks.sandboxes.release(web.container_id)
         await lab.networks.remove(slow)
         assert not interface.exists()

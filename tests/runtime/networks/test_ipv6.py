@@ -60,7 +60,7 @@ async def test_names_and_their_addresses(lab: Lab) -> None:
     pointer = web.endpoints[0].address6
     assert pointer
     assert await lab.resolve(client, pointer.reverse_pointer, "PTR") == ["NOERROR", "web.six."]
-    await lab.networks.release(web.container_id)
+    await lab.networks.sandboxes.release(web.container_id)
     assert (await lab.resolve(client, "web", "AAAA"))[0] != "NOERROR"
 
 
@@ -112,11 +112,11 @@ async def test_internal_network_has_no_way_out(lab: Lab) -> None:
 async def test_the_way_out_follows_connect_and_disconnect(lab: Lab) -> None:
     await lab.networks.create("six", ipv6=True)
     box = await lab.run("box")
-    await lab.networks.connect(box.container_id, "six")
+    await lab.networks.sandboxes.connect(box.container_id, "six")
     gateway = box.endpoints[1].gateway6
     assert f"default via {gateway} dev eth1" in (await lab.call(box, "ip", "-6", "route"))[1]
     assert "dev eth0" in (await lab.call(box, "ip", "route", "get", "192.0.2.1"))[1], "that of IPv4 stays"
-    await lab.networks.disconnect(box.container_id, "six")
+    await lab.networks.sandboxes.disconnect(box.container_id, "six")
     assert "default" not in (await lab.call(box, "ip", "-6", "route"))[1]
 
 
@@ -132,6 +132,6 @@ async def test_conflicts_and_refusals(lab: Lab) -> None:
         InvalidParameter, match="can't be published on ::1: the container's network has no IPv6"
     ):
         await lab.run("web", ports={"80/tcp": [{"HostIp": "::1", "HostPort": "0"}]})
-    assert lab.networks.published_ports() == [] and lab.networks.sandboxes == ()
+    assert lab.networks.published_ports() == [] and not list(lab.networks.sandboxes)
     subnet = lab.networks.get("six").pools[1].subnet
     assert isinstance(subnet, IPv6Network) and subnet.is_private

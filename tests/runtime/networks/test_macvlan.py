@@ -66,8 +66,8 @@ async def test_without_a_parent_containers_have_each_other(lab: Lab) -> None:
     a, b = await lab.run("a", "alone"), await lab.run("b", "alone")
     assert (await lab.call(a, "busybox", "ping", "-c1", "-W2", str(b.endpoints[0].address)))[0] == 0
     assert "default" not in (await lab.call(a, "ip", "route"))[1]
-    await lab.networks.release(a.container_id)
-    await lab.networks.release(b.container_id)
+    await lab.networks.sandboxes.release(a.container_id)
+    await lab.networks.sandboxes.release(b.container_id)
     await lab.networks.remove(alone)
     assert not [name for name in interfaces() if name.startswith(f"dm-{alone.id[:11]}")]
 
@@ -75,9 +75,9 @@ async def test_without_a_parent_containers_have_each_other(lab: Lab) -> None:
 async def test_connect_and_disconnect(lab: Lab) -> None:
     await lab.networks.create("lan", "macvlan")
     box = await lab.run("box")
-    await lab.networks.connect(box.container_id, "lan")
+    await lab.networks.sandboxes.connect(box.container_id, "lan")
     assert "macvlan" in (await lab.call(box, "ip", "-d", "link", "show", "eth1"))[1]
-    await lab.networks.disconnect(box.container_id, "lan")
+    await lab.networks.sandboxes.disconnect(box.container_id, "lan")
     assert (await lab.call(box, "ip", "link", "show", "eth1"))[0] == 1
 
 

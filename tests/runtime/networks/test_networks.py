@@ -112,7 +112,7 @@ async def test_network_in_use_is_not_removed(lab: Lab) -> None:
         f"error while removing network: network mynet id {made.id} has active endpoints"
     )
     assert await lab.networks.prune() == []
-    await lab.networks.release(web.container_id)
+    await lab.networks.sandboxes.release(web.container_id)
     await lab.networks.remove(made)
     with pytest.raises(NotFound):
         lab.networks.get("mynet")
@@ -151,7 +151,7 @@ async def test_rules_are_put_back_after_a_flush(lab: Lab) -> None:
     assert await lab.fetch(None, f"127.0.0.1:{port}") == "web"
     assert len(lab.networks.published_ports()) == 2
     subprocess.run(["nft", "delete", "table", "inet", lab.config.nft_table], check=True)
-    await lab.networks.release(other.container_id)
+    await lab.networks.sandboxes.release(other.container_id)
     assert await lab.fetch(None, f"127.0.0.1:{port}") == "web"
 
 

@@ -116,10 +116,10 @@ async def test_a_name_goes_with_its_container_and_follows_a_rename(lab: Lab, ups
     await lab.networks.create("mynet")
     web = await lab.run("web", "mynet", hostname="h1")
     box = await lab.run("box", "mynet", dns=[upstream])
-    lab.networks.rename(web.container_id, "site")
+    lab.networks.sandboxes.rename(web.container_id, "site")
     assert await lab.resolve(box, "site") == ["NOERROR", str(web.endpoints[0].address)]
     assert await lab.resolve(box, "web.mynet") == ["NOERROR", "203.0.113.5"]
-    await lab.networks.release(web.container_id)
+    await lab.networks.sandboxes.release(web.container_id)
     assert await lab.resolve(box, "site") == ["NOERROR", "203.0.113.5"]
 
 

@@ -28,7 +28,8 @@ async def main():
     await networks.start()
     await networks.create("mynet")
     for name in ("a", "b"):
-        box = await networks.allocate(name * 64, name, name, {"mynet": {}}, {"80/tcp": [{"HostPort": ""}]})
+        ports = {"80/tcp": [{"HostPort": ""}]}
+        box = await networks.sandboxes.allocate(name * 64, name, name, {"mynet": {}}, ports)
         print(box.endpoints[0].address, box.publications[0].host_port, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -47,10 +48,10 @@ async def test_killed_engine_is_taken_over(config: EngineConfig, tmp_path: Path)
     networks = Networks(database, config, lambda *event: None)
     await networks.start(["a" * 64])
     lab = Lab(networks, config, [], tmp_path)
-    box = networks.sandbox("a" * 64)
+    box = networks.sandboxes.find("a" * 64)
     assert box is not None
     try:
-        assert networks.sandbox("b" * 64) is None
+        assert networks.sandboxes.find("b" * 64) is None
         assert [path.name for path in (config.run_root / "netns").iterdir()] == ["a" * 16]
         assert [each["host_port"] for each in networks.published_ports()] == [int(port)]
 
@@ -68,7 +69,7 @@ async def test_killed_engine_is_taken_over(config: EngineConfig, tmp_path: Path)
             program.kill()
             program.wait()
         for each in networks.sandboxes:
-            await networks.release(each.container_id)
+            await networks.sandboxes.release(each.container_id)
         interfaces = {network.interface for network in networks.list()}
         await networks.stop()
         database.close()
@@ -92,7 +93,7 @@ async def test_stopped_engine_leaves_running_containers_connected(
     assert await lab.fetch(None, f"127.0.0.1:{port}") == "web"
     lab.programs[0].kill()
     lab.programs[0].wait()
-    await second.release(web.container_id)
+    await second.sandboxes.release(web.container_id)
     await second.stop()
     database.close()
     await settle(config, {config.bridge})
