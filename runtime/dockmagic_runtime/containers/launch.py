@@ -1,6 +1,7 @@
 """What a start prepares, in order: account, network, files of /etc, OCI configuration, spawner.
 
-Nothing is undone here: what a failed start leaves is the container's network, which its owner gives back.
+Nothing is undone by itself: after a run or a failed start the caller has `give_back` take away what is left,
+but for the container's networks, which are given back where they were taken.
 """
 
 import logging

@@ -13,7 +13,7 @@ other ends the container. This module is loaded before the root is changed, and 
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dockmagic_runtime.errors import SystemFailure
@@ -26,19 +26,20 @@ _SHOWN = 1000
 
 def run(entries: Iterable[Hook], state: Mapping[str, Any]) -> None:
     """Run hooks in their order; the first that fails, or outlasts its timeout, raises SystemFailure."""
-    for number, entry in enumerate(entries):
-        reason = _run_one(entry, json.dumps(state).encode())
-        if reason:
-            raise SystemFailure(f"error running hook #{number} ({entry['path']}): {reason}")
+    for failure in _failures(entries, state):
+        raise SystemFailure(failure)
 
 
 def run_all(entries: Iterable[Hook], state: Mapping[str, Any]) -> list[str]:
     """Run hooks in their order, whatever becomes of them; what failed, one line each."""
-    failures = []
+    return list(_failures(entries, state))
+
+
+def _failures(entries: Iterable[Hook], state: Mapping[str, Any]) -> Iterator[str]:
+    """Run one hook after the other, as long as the caller goes on past a failure."""
     for number, entry in enumerate(entries):
         if reason := _run_one(entry, json.dumps(state).encode()):
-            failures.append(f"error running hook #{number} ({entry['path']}): {reason}")
-    return failures
+            yield f"error running hook #{number} ({entry['path']}): {reason}"
 
 
 def _run_one(entry: Hook, document: bytes) -> str | None:
