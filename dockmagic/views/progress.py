@@ -96,6 +96,8 @@ class Step:
     line: int | None = None
     stage: str = ""
     rest: str = ""
+    fault: tuple[int, int] | None = None
+    """The line and the column of the mistake."""
 
     def seconds(self, now: float) -> str:
         return "" if self.began is None else f"{(self.ended or now) - self.began:.1f}"
@@ -225,6 +227,8 @@ class BuildProgress(LiveView):
         is_base = told["state"] == "cached" and step.instruction.upper().startswith("FROM")
         step.state = "base" if is_base else told["state"]
         step.bytes = None if told["state"] == "failed" else told["size"]
+        if told["state"] == "failed" and told.get("column"):
+            step.fault = told["line"], told["column"]
 
     @staticmethod
     def _say(step: Step, text: str) -> None:
@@ -306,15 +310,20 @@ class BuildProgress(LiveView):
     def _failure(self) -> list[Part]:
         assert self.error is not None
         told = source.refusal(self.error, self.dockerfile)
-        line = self._failed_line()
+        line, column = self._failed_place()
         # A sentence with a place of its own knows better than the step it is about.
-        return told if len(told) > 1 or line is None else [*told, *source.excerpt(self.dockerfile, line)]
+        if len(told) > 1 or line is None:
+            return told
+        return [*told, *source.excerpt(self.dockerfile, line, column)]
 
-    def _failed_line(self) -> int | None:
-        """The line that failed."""
+    def _failed_place(self) -> tuple[int | None, int | None]:
+        """The line that failed, and the column if the mistake is less than the instruction."""
         if self._planned:
-            return next((step.line for step in self.steps if step.state == "failed"), None)
-        return source.line_of(self.dockerfile, len(self.steps)) if self.steps else None
+            step = next((step for step in self.steps if step.state == "failed"), None)
+            if step and step.fault and not source.is_beginning(self.dockerfile, *step.fault):
+                return step.fault
+            return step.line if step else None, None
+        return (source.line_of(self.dockerfile, len(self.steps)) if self.steps else None), None
 
 
 def _nothing_yet(over: bool) -> str:

@@ -16,8 +16,8 @@ AROUND = 3
 LONGEST = 20
 """Lines shown of one instruction."""
 
-# Ours, with a column where it is a matter of spelling; Docker's classic builder knows none.
-_PLACE = re.compile(r"(?:dockerfile parse error (?:on )?|^)line (\d+)(?:, column (\d+))?:", re.IGNORECASE)
+# Ours, with a column; Docker's classic builder knows none.
+_PLACE = re.compile(r"dockerfile parse error (?:on )?line (\d+)(?:, column (\d+))?:", re.IGNORECASE)
 
 
 class Refusal(View):
@@ -54,6 +54,12 @@ def excerpt(dockerfile: str, line: int, column: int | None = None) -> list[Part]
             shown.append(f"{' ' * (width + 3)}{before}^")
     place = f"line {line}, column {column}," if column else f"line {line}"
     return [Fold(f"It is {place} of the Dockerfile", shown, open=True, tone="bad")]
+
+
+def is_beginning(dockerfile: str, line: int, column: int) -> bool:
+    """Whether an instruction begins there."""
+    begins = any(first == line for first, _last in extents(dockerfile))
+    return begins and not dockerfile.splitlines()[line - 1][: column - 1].strip()
 
 
 def line_of(dockerfile: str, step: int) -> int | None:

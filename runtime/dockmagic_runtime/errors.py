@@ -18,7 +18,13 @@ The text of each is one sentence for the user, in Docker's words where Docker ha
 
 
 class EngineError(Exception):
-    """Base of everything the engine reports; `str(error)` is the sentence."""
+    """Base of everything the engine reports; `str(error)` is the sentence.
+
+    Of an error about an instruction `line` and `column` say where in the Dockerfile, counted from 1.
+    """
+
+    line: int | None = None
+    column: int | None = None
 
 
 class NotFound(EngineError):

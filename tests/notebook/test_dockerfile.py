@@ -78,6 +78,11 @@ def test_the_plan_and_what_became_of_it(run: Run, engine: EngineProcess) -> None
         assert "exit 3" in str(failed.error)
         assert [step.state for step in view.steps] == ["base", "failed", "not run"]
         assert "It is line 3 of the Dockerfile" in view.text() and "why" in view.text()
+        failed = run("%%dockerfile\nFROM IMAGE\nCOPY \\\n  gone /\n")
+        view = last[-1]
+        assert str(failed.error).startswith("COPY failed: file not found in build context")
+        assert view.text().endswith("    ▶  3   gone /\n           ^")
+        same(view)
     run("%docker rmi dockmagic-test/planned")
 
 

@@ -40,7 +40,8 @@ class Source:
     """One thing to copy: `name` in `directory` (a descriptor). Of a directory the contents are meant.
 
     `below` are the directories above it that are to be kept (`COPY --parents`), relative. `called` is what a
-    link to it is called that was named. `written` tells of files that need not be read.
+    link to it is called that was named. `written` tells of files that need not be read. `argument` is the
+    instruction's for it.
     """
 
     directory: int
@@ -49,6 +50,7 @@ class Source:
     below: str = ""
     called: bytes = b""
     written: Written = field(default_factory=Written, repr=False)
+    argument: str = ""
 
 
 def unpack_context(stream: BinaryIO, directory: Path, limit: int | None = None) -> Context:

@@ -11,8 +11,8 @@ copied; missing directories are made 0755; everything belongs to root unless `--
 
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import BinaryIO
 
 from dockmagic_runtime.build.context import Source
@@ -41,12 +41,14 @@ def copy(
     taking: bool = False,
     written: Written | None = None,
     limit: int | None = None,
+    blaming: Callable[[Source], AbstractContextManager[None]] = lambda source: nullcontext(),
 ) -> None:
     """Copy into the tree `root` (a descriptor) at the absolute path `target`. Raises InvalidParameter.
 
     `owner` None: as the files have it. `upper`: where what is written to `root` goes, if that is an overlay.
     `linking`: the sources are on the same file system and the build's own. `taking`: and nobody reads them
     after us. `written` is told of the files that are made. `limit`: bytes of an archive.
+    What fails while `blaming` a source is its fault, all else the target's.
     """
     linking = linking and owner == (0, 0) and reading.as_they_are
     # Of several sources one may lie in another.
@@ -58,7 +60,7 @@ def copy(
         if unpack and not source.is_directory and _is_archive(source):
             if written:
                 written.forget()  # more is put into directories that may be known
-            _extract(source, root, target, owner, limit)
+            _extract(source, root, target, owner, limit, blaming(source))
         elif source.below or source.is_directory or is_directory or _is_directory(root, target):
             place = f"{target}/{source.below}" if source.below else target
             _Directory(root, place, owner, upper, written, linking, taking).fill(source, reading)
@@ -196,10 +198,11 @@ def _extract(
     target: str,
     owner: tuple[int, int] | None,
     limit: int | None,
+    blamed: AbstractContextManager[None],
 ) -> None:
     fd = make_directory(root, target, owner or (0, 0))
     try:
-        with _opened(source) as stream, Unpacker(fd) as unpacker:
+        with blamed, _opened(source) as stream, Unpacker(fd) as unpacker:
             unpacker.unpack(tar.TarReader(tar.chunks_of(stream.read, limit=limit)))
     finally:
         os.close(fd)

@@ -7,8 +7,9 @@ last two are put under the build's own directory and are trees like the others.
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from dockmagic_runtime.build import remote, words
@@ -22,19 +23,27 @@ from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 _HEREDOC = re.compile(r"\d*<<-?[^<]+")
 
 
-def reading(instruction: Copy, expand: Callable[[str], str]) -> Reading:
-    """Raises DockerfileError for a mode that is none."""
+def reading(instruction: Copy, expand: Callable[[str, str], str]) -> Reading:
+    """`expand` puts variables into a text of a flag. Raises InvalidParameter for a mode that is none."""
     mode = None
     if instruction.chmod is not None:
-        text = expand(instruction.chmod)
+        text = expand(instruction.chmod, "--chmod")
         if not re.fullmatch(r"0?[0-7]{3,4}", text):
             raise instruction.node.error(
                 f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777",
-                instruction.chmod,
+                *("--chmod", instruction.chmod),
             )
         mode = int(text, 8)
-    exclude = Ignore.of(expand(pattern) for pattern in instruction.exclude) if instruction.exclude else None
-    return Reading(mode, instruction.stage is not None, exclude)
+    return Reading(mode, instruction.stage is not None, _exclusion(instruction, expand))
+
+
+def _exclusion(instruction: Copy, expand: Callable[[str, str], str]) -> Ignore | None:
+    patterns: list[tuple[re.Pattern[str], bool]] = []
+    for written in instruction.exclude:
+        flag = f"--exclude={written}"
+        with instruction.node.blamed(flag, written):
+            patterns += Ignore.of([expand(written, flag)]).patterns
+    return Ignore(tuple(patterns)) if instruction.exclude else None
 
 
 async def fetched(
@@ -42,24 +51,41 @@ async def fetched(
 ) -> dict[int, Path]:
     """The sources that are URLs, downloaded below `directory`, by their number."""
     found: dict[int, Path] = {}
-    checksum = instruction.checksum
-    for number, pattern in enumerate(patterns):
+    for number, (written, pattern) in enumerate(zip(instruction.sources, patterns, strict=True)):
         if not instruction.unpack:
             continue
         if remote.is_git(pattern):
-            raise NotImplementedHere(
-                f"line {instruction.line}: ADD from a Git repository is not supported by this builder"
-            )
+            sentence = "ADD from a Git repository is not supported by this builder"
+            raise instruction.node.placed(NotImplementedHere(sentence), written)
         if remote.is_url(pattern):
             place = directory / f"download-{secrets.token_hex(8)}"
-            try:
-                await remote.download(pattern, place, checksum, named=target.endswith("/"))
-            except InvalidParameter as error:
-                raise InvalidParameter(f"ADD failed: {error}") from None
+            await _download(instruction, written, pattern, place, named=target.endswith("/"))
             found[number] = place
-        elif checksum is not None:
+        elif instruction.checksum is not None:
             raise instruction.node.error("checksum can't be specified for non-HTTP(S) sources", "--checksum")
     return found
+
+
+async def _download(instruction: Copy, written: str, url: str, place: Path, *, named: bool) -> None:
+    checksum = instruction.checksum
+    if checksum is not None:
+        with _failing(instruction, "--checksum", checksum):
+            remote.check(checksum)
+    with _failing(instruction, written):
+        digest = await remote.download(url, place, named=named)
+    if checksum is not None:
+        with _failing(instruction, "--checksum", checksum):
+            remote.compare(digest, checksum)
+
+
+@contextmanager
+def _failing(instruction: Copy, *piece: str) -> Iterator[None]:
+    """What makes no sense meanwhile is said in Docker's words, of a piece of the instruction."""
+    with instruction.node.blamed(*piece):
+        try:
+            yield
+        except InvalidParameter as error:
+            raise InvalidParameter(f"{instruction.node.name} failed: {error}") from None
 
 
 def found(
@@ -76,27 +102,31 @@ def found(
     sources: list[Source] = []
     for number, (written, pattern) in enumerate(zip(instruction.sources, patterns, strict=True)):
         if heredocs and _HEREDOC.fullmatch(written):
-            place: Path | None = _written(heredocs.pop(0), environment, directory)
+            place: Path | None = _written(instruction, heredocs.pop(0), environment, directory)
         else:
             place = elsewhere.get(number)
         if place is not None:
-            sources += _opened(place, stack).find("*")
-            continue
-        try:
-            sources += tree.find(pattern, parents=instruction.parents)
-        except InvalidParameter as error:
-            raise InvalidParameter(f"{instruction.node.name} failed: {error}") from None
+            named = _opened(place, stack).find("*")
+        else:
+            with _failing(instruction, written):
+                named = tree.find(pattern, parents=instruction.parents)
+        sources += [replace(source, argument=written) for source in named]
     return sources
 
 
-def _written(heredoc: Heredoc, environment: Mapping[str, str], directory: Path) -> Path:
+def _written(instruction: Copy, heredoc: Heredoc, environment: Mapping[str, str], directory: Path) -> Path:
     """A directory with the here-document as its only file."""
     content = heredoc.content
     if heredoc.expand:
-        content = words.expand(content, environment, quotes=False)
+        try:
+            content = words.expand(content, environment, quotes=False)
+        except words.Unreadable as error:
+            error.line, error.column = instruction.node.place_in(heredoc, error.about)
+            raise
     name = Path(heredoc.name).name
     if name in ("", ".", ".."):
-        raise InvalidParameter(f"a here-document cannot be called {heredoc.name!r}")
+        sentence = f"a here-document cannot be called {heredoc.name!r}"
+        raise instruction.node.placed(InvalidParameter(sentence), f"<<{heredoc.name}")
     place = directory / f"heredoc-{secrets.token_hex(8)}"
     place.mkdir(parents=True)
     (place / name).write_text(content)

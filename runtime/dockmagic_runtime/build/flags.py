@@ -1,7 +1,6 @@
 """The `--flags` of an instruction: which are known to it, once or several times, and of what kind."""
 
 from dockmagic_runtime.build.parser import Node
-from dockmagic_runtime.errors import NotImplementedHere
 
 # What BuildKit knows and this builder does not.
 _LATER = frozenset((("RUN", "device"), ("ADD", "keep-git-dir"), ("ADD", "unpack")))
@@ -19,12 +18,10 @@ class Flags:
                 self._several[name].append(value)
             elif name not in known:
                 if (node.name, name) in _LATER:
-                    raise NotImplementedHere(
-                        f"line {node.line}: {node.name} --{name} is not supported by this builder"
-                    )
+                    raise node.lacking(f"{node.name} --{name} is not supported by this builder", f"--{name}")
                 raise node.error(f"unknown flag: --{name}", f"--{name}")
             elif name in self.given:
-                raise node.error(f"duplicate flag specified: --{name}", f"--{name}")
+                raise node.error(f"duplicate flag specified: --{name}", f"--{name}={value}")
             else:
                 self.given[name] = value
 

@@ -12,7 +12,6 @@ from dockmagic_runtime.build import words
 from dockmagic_runtime.build.flags import Flags
 from dockmagic_runtime.build.mountflags import MountFlag, mount_flag
 from dockmagic_runtime.build.parser import Node
-from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
 # Go's time.ParseDuration.
@@ -134,10 +133,8 @@ def typed(node: Node) -> Instruction:
         raise node.error(f"{node.name} requires at least one argument")
     try:
         return make(node)
-    except NotImplementedHere:
-        raise
-    except InvalidParameter as error:
-        raise error if getattr(error, "line", None) else node.error(str(error)) from None
+    except words.Unreadable as error:
+        raise node.error(str(error), error.about) from None
 
 
 def _from(node: Node) -> From:
@@ -195,18 +192,22 @@ def _command(node: Node) -> Command:
     mounts = tuple(mount_flag(node, text) for text in flags.several("mount")) if known else ()
     network, security = flags.text("network") or "default", flags.text("security") or "sandbox"
     if network not in ("default", "none", "host"):
-        raise node.error(f'invalid network mode "{network}"', network)
+        raise node.error(f'invalid network mode "{network}"', "--network", network)
     if security not in ("sandbox", "insecure"):
-        raise node.error(f'security mode "{security}" is not valid', security)
-    argv = _json_list(node.text)
+        raise node.error(f'security mode "{security}" is not valid', "--security", security)
+    argv = _json_list(node)
     if argv == () and node.name == "RUN":
         raise node.error("RUN requires at least one argument", node.text)
     shell = None if argv is not None else node.text
     return Command(node, shell, argv or (), mounts, network, security == "insecure")
 
 
-def _json_list(text: str) -> tuple[str, ...] | None:
-    """The exec form; what is no JSON list is the shell form, brackets or not. Raises InvalidParameter."""
+def _json_list(node: Node, text: str | None = None) -> tuple[str, ...] | None:
+    """The exec form, of all the text or of its end; what is no JSON list is the shell form, brackets or not.
+
+    Raises DockerfileError.
+    """
+    text = node.text if text is None else text
     if not text.startswith("["):
         return None
     try:
@@ -214,14 +215,14 @@ def _json_list(text: str) -> tuple[str, ...] | None:
     except ValueError:
         return None
     if not all(isinstance(item, str) for item in parsed):
-        raise InvalidParameter("when using JSON array syntax, arrays must be comprised of strings only")
+        raise node.error("when using JSON array syntax, arrays must be comprised of strings only", text)
     return tuple(parsed)
 
 
 def _copy(node: Node) -> Copy:
     own = ("from", "link", "parents") if node.name == "COPY" else ("link", "checksum")
     flags = Flags(node, *own, "chown", "chmod", several=("exclude",))
-    parts = _json_list(node.text) or tuple(words.tokens(node.text, node.escape))
+    parts = _json_list(node) or tuple(words.tokens(node.text, node.escape))
     if len(parts) < 2:
         raise node.error(
             f"{node.name} requires at least two arguments, but only one was provided."
@@ -230,7 +231,8 @@ def _copy(node: Node) -> Copy:
     if "$" in (flags.given.get("from") or ""):
         raise node.error(
             f"variable expansion is not supported for --from, define a new stage with FROM using ARG from"
-            f" global scope as a workaround: {flags.given['from']}"
+            f" global scope as a workaround: {flags.given['from']}",
+            *("--from", flags.given["from"]),
         )
     checksum = flags.text("checksum")
     if checksum is not None and len(parts) > 2:
@@ -252,7 +254,7 @@ def _copy(node: Node) -> Copy:
 
 def _words(node: Node) -> Words:
     Flags(node)
-    listed = _json_list(node.text) if node.name == "VOLUME" else None
+    listed = _json_list(node) if node.name == "VOLUME" else None
     found = listed if listed is not None else tuple(words.tokens(node.text, node.escape))
     if not found:
         raise node.error(f"{node.name} requires at least one argument")
@@ -278,7 +280,7 @@ def _onbuild(node: Node) -> Text:
 
 
 def _shell(node: Node) -> Shell:
-    argv = _json_list(node.text)
+    argv = _json_list(node)
     if not argv:
         raise node.error("SHELL requires the arguments to be in JSON form")
     return Shell(node, argv)
@@ -305,7 +307,7 @@ def _healthcheck(node: Node) -> Healthcheck:
         else:
             key = "".join(part.capitalize() for part in name.split("-"))
             options.append((key, _interval(node, name, value)))
-    argv = _json_list(rest)
+    argv = _json_list(node, rest)
     if argv == ():
         raise node.error("Missing command after HEALTHCHECK CMD", rest)
     return Healthcheck(node, ("CMD", *argv) if argv else None, None if argv else rest, tuple(options))

@@ -18,9 +18,9 @@ from dockmagic_runtime.build.cachemounts import CacheMounts
 from dockmagic_runtime.build.cachesources import CacheSources
 from dockmagic_runtime.build.context import Context, drop_ignored, read_text
 from dockmagic_runtime.build.ignore import Ignore
-from dockmagic_runtime.build.instructions import Arg, Instruction, typed
+from dockmagic_runtime.build.instructions import Arg, From, Instruction, typed
 from dockmagic_runtime.build.options import BuildOptions
-from dockmagic_runtime.build.parser import parse
+from dockmagic_runtime.build.parser import DockerfileError, parse
 from dockmagic_runtime.build.planner import SCRATCH, Plan, plan
 from dockmagic_runtime.build.planner import Stage as PlannedStage
 from dockmagic_runtime.build.platforms import EPOCH, PROXIES, automatic
@@ -31,7 +31,7 @@ from dockmagic_runtime.build.runmounts import Sources
 from dockmagic_runtime.build.stage import Flight, Stage, Surroundings
 from dockmagic_runtime.build.state import State
 from dockmagic_runtime.config import EngineConfig
-from dockmagic_runtime.errors import EngineError, InvalidParameter, NotFound
+from dockmagic_runtime.errors import InvalidParameter, NotFound
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore
@@ -237,12 +237,10 @@ class Job:
         return [typed(node) for node in parse(text)]
 
     async def _stage(self, planned: PlannedStage, around: Surroundings, progress: Progress) -> State:
-        progress.begin(planned.start)
-        try:
+        start = planned.start
+        progress.begin(start)
+        with progress.failing(start.node), start.node.blamed(start.image):
             state, shown, size = await self._base(planned)
-        except EngineError:
-            progress.failed()
-            raise
         self._bases[planned.index] = state.diff_ids
         triggers = state.config.get("OnBuild") or []
         state = state.with_config(OnBuild=None)
@@ -250,8 +248,10 @@ class Job:
         stage = Stage(state, around, progress)
         progress.triggers(len(triggers))
         for text in triggers:
-            await stage.trigger(typed(parse(text)[0]))
-        around.readers.done(planned.start)
+            with progress.failing(start.node):
+                trigger = _trigger(text, start)
+            await stage.trigger(trigger)
+        around.readers.done(start)
         for instruction in planned.steps:
             await stage.step(instruction)
         return stage.state
@@ -313,3 +313,12 @@ class Job:
         unused = sorted(set(self._given) - declared - PROXIES - {EPOCH})
         if unused:
             transcript.warn(f"One or more build-args {json.dumps(unused)} were not consumed")
+
+
+def _trigger(text: str, start: From) -> Instruction:
+    """An ONBUILD of the image that a stage begins with: what is wrong with it is wrong with that image."""
+    line, column = start.node.place(start.image)
+    try:
+        return typed(parse(text)[0].inherited(line, column))
+    except DockerfileError as error:
+        raise DockerfileError(error.reason, line, column) from None

@@ -55,19 +55,21 @@ def declare(
     return state, f"ARG {' '.join(told)}"
 
 
-def expand(instruction: Instruction, text: str, state: State) -> str:
-    """One argument with its variables. Raises DockerfileError."""
+def expand(instruction: Instruction, text: str, state: State, flag: str = "", *, last: bool = False) -> str:
+    """One argument with its variables, or a text in a flag. Raises DockerfileError."""
     try:
         return words.expand(text, state.environment, instruction.node.escape)
-    except InvalidParameter as error:
-        raise instruction.node.error(str(error), text) from None
+    except words.Unreadable as error:
+        piece = (*([flag] if flag else []), text, error.about)
+        raise instruction.node.error(str(error), *piece, last=last) from None
 
 
 def _pairs(instruction: Pairs, state: State) -> tuple[State, str]:
     # All values of one instruction see the environment from before it.
     pairs = [(expand(instruction, k, state), expand(instruction, v, state)) for k, v in instruction.pairs]
-    if not all(key for key, _ in pairs):
-        raise instruction.node.error(f"{instruction.node.name} names can not be blank")
+    for (key, _), (written, _) in zip(pairs, instruction.pairs, strict=True):
+        if not key:
+            raise instruction.node.error(f"{instruction.node.name} names can not be blank", written)
     told = f"{instruction.node.name} {' '.join(f'{key}={value}' for key, value in pairs)}"
     if instruction.node.name == "LABEL":
         return state.with_config(Labels={**(state.config.get("Labels") or {}), **dict(pairs)}), told
@@ -103,17 +105,21 @@ def _words(instruction: Words, state: State) -> tuple[State, str]:
         volumes = {**(state.config.get("Volumes") or {}), **{word: {} for word in found}}
         return state.with_config(Volumes=volumes), f"VOLUME [{' '.join(found)}]"
     # A variable may have several ports, and not several paths.
-    found = [word for text in found for word in text.split()]
+    listed = [
+        (word, written)
+        for text, written in zip(found, instruction.words, strict=True)
+        for word in text.split()
+    ]
     ports: dict[str, Any] = dict(state.config.get("ExposedPorts") or {})
-    for word in found:
+    for word, written in listed:
         # A port of the machine says nothing here: BuildKit passes over it.
         match = _PORT.fullmatch(word.rpartition(":")[2])
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not match or not 0 < first <= last < 65536:
-            raise instruction.node.error(f"invalid containerPort: {word}", word)
+            raise instruction.node.error(f"invalid containerPort: {word}", written)
         for port in range(first, last + 1):
             ports[f"{port}/{(match[3] or 'tcp').lower()}"] = {}
-    return state.with_config(ExposedPorts=ports), f"EXPOSE {' '.join(found)}"
+    return state.with_config(ExposedPorts=ports), f"EXPOSE {' '.join(word for word, _ in listed)}"
 
 
 def _text(instruction: Text, state: State) -> tuple[State, str]:

@@ -73,7 +73,7 @@ def plan(
             for name, default in instruction.defaults:
                 value = arguments.get(name)
                 if value is None and default is not None:
-                    value = _expand(instruction, default, declared)
+                    value = _expand(instruction, declared, default)
                 if value is not None:
                     declared[name] = value
         else:
@@ -91,46 +91,48 @@ def plan(
 def _stage(
     index: int, start: From, steps: list[Instruction], earlier: list[Stage], arguments: Mapping[str, str]
 ) -> Stage:
-    image = _expand(start, start.image, arguments)
+    image = _expand(start, arguments, start.image)
     if not image:
         raise start.node.error(f"base name ({start.image}) should not be blank", start.image)
     platform = None
     if start.platform is not None:
-        platform = _expand(start, start.platform, arguments)
+        piece = ("--platform", start.platform)
+        platform = _expand(start, arguments, *piece)
         if not platform:
-            raise start.node.error(f"empty platform value from expression {start.platform}", start.platform)
+            raise start.node.error(f"empty platform value from expression {start.platform}", *piece)
         try:
             Platform.parse(platform)
         except InvalidParameter as error:
-            raise start.node.error(str(error), start.platform) from None
+            raise start.node.error(str(error), *piece) from None
     names = tuple(stage.name for stage in earlier)
     base = find(image, names, by_number=False)
     needs = {base} if isinstance(base, int) else set()
-    for step, name in _named(steps):
+    for step, name, flag in _named(steps):
         meant = find(name, names, by_number=True)
         if isinstance(meant, int):
             needs.add(meant)
         elif name.isdigit():
             raise step.node.error(
-                f"invalid from flag value {name}: refers to current or a later build stage", name
+                f"invalid from flag value {name}: refers to current or a later build stage", flag, name
             )
     return Stage(index, start, base, tuple(steps), frozenset(needs), platform)
 
 
-def _named(steps: list[Instruction]) -> Iterator[tuple[Instruction, str]]:
-    """Each step that reads another stage or image, and what it calls it."""
+def _named(steps: list[Instruction]) -> Iterator[tuple[Instruction, str, str]]:
+    """Each step that reads another stage or image, what it calls it, and in which flag."""
     for step in steps:
         if isinstance(step, Copy) and step.stage is not None:
-            yield step, step.stage
+            yield step, step.stage, "--from"
         elif isinstance(step, Command):
-            yield from ((step, name) for mount in step.mounts if (name := mount.get("from")))
+            yield from ((step, name, mount.piece) for mount in step.mounts if (name := mount.get("from")))
 
 
-def _expand(instruction: Instruction, text: str, arguments: Mapping[str, str]) -> str:
+def _expand(instruction: Instruction, arguments: Mapping[str, str], *piece: str) -> str:
+    """The last of `piece`, as `Node.place` has them."""
     try:
-        return words.expand(text, arguments, instruction.node.escape)
-    except InvalidParameter as error:
-        raise instruction.node.error(str(error), text) from None
+        return words.expand(piece[-1], arguments, instruction.node.escape)
+    except words.Unreadable as error:
+        raise instruction.node.error(str(error), *piece, error.about) from None
 
 
 def find(name: str, earlier: Sequence[str | None], *, by_number: bool) -> int | str:

@@ -1,7 +1,8 @@
 """What a build tells its client: Docker's classic builder stream, and our own step records beside it.
 
 A record is `{"aux": {"dockmagic.step": {index, total, instruction, line, state, seconds, size}}}`, where
-`state` is `running`, `cached`, `built` or `failed`; clients that do not know it pass it over. Before
+`state` is `running`, `cached`, `built` or `failed`; clients that do not know it pass it over. `line` is where
+the instruction begins; of a step that failed it is, with `column` (both from 1), where the mistake is. Before
 the first there is the plan: `{"dockmagic.plan": {steps: [{index, instruction, line, stage}], skipped}}`.
 
 Stages are built side by side and told one after another: the text of a stage is held back until those before
@@ -10,11 +11,14 @@ step that it belongs to (`{"stream": "…", "dockmagic.step": index}`).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dockmagic_runtime.build.instructions import Instruction
+from dockmagic_runtime.build.parser import Node
 from dockmagic_runtime.build.planner import Plan
+from dockmagic_runtime.errors import EngineError
 
 Json = dict[str, Any]
 
@@ -136,7 +140,21 @@ class Progress:
         self._say(f" ---> {short_id}\n")
         self._record("built", size, seconds)
 
-    def failed(self) -> None:
+    @contextmanager
+    def failing(self, node: Node) -> Iterator[None]:
+        """What fails meanwhile is about a place in the instruction, and so the step's record says."""
+        try:
+            with node.blamed():
+                yield
+        except EngineError as error:
+            self._failed(error.line, error.column)
+            raise
+        except Exception:
+            self._failed(*node.place())
+            raise
+
+    def _failed(self, line: int | None, column: int | None) -> None:
+        self._step |= {"line": line, "column": column}
         self._record("failed", 0)
 
     def _record(self, state: str, size: int, seconds: float | None = None) -> None:

@@ -58,14 +58,24 @@ async def fetched(url: str) -> AsyncIterator[bytes]:
         yield tar.header(entry) + first + tar.padding(len(first)) + bytes(1024)
 
 
-async def download(url: str, directory: Path, checksum: str | None, *, named: bool) -> str:
-    """Fetch into the new `directory`; returns the file's name there. `named`: the name must say something.
-
-    Raises InvalidParameter with what the server said, or for another checksum. Nothing stays of a failure
-    but the directory, which is the caller's.
-    """
-    if checksum is not None and not _CHECKSUM.fullmatch(checksum):
+def check(checksum: str) -> None:
+    """Raises InvalidParameter for a checksum that is none."""
+    if not _CHECKSUM.fullmatch(checksum):
         raise InvalidParameter(f"invalid checksum digest format: {checksum}")
+
+
+def compare(digest: str, checksum: str) -> None:
+    """Raises InvalidParameter if they differ."""
+    if checksum != digest:
+        raise InvalidParameter(f"digest mismatch {digest}: {checksum}")
+
+
+async def download(url: str, directory: Path, *, named: bool) -> str:
+    """Fetch into the new `directory`; returns the digest. `named`: the URL must say a name for the file.
+
+    Raises InvalidParameter with what the server said. Nothing stays of a failure but the directory, which is
+    the caller's.
+    """
     name = urllib.parse.unquote(Path(urllib.parse.urlsplit(url).path).name)
     directory.mkdir(parents=True)
     content = hashlib.sha256()
@@ -85,9 +95,7 @@ async def download(url: str, directory: Path, checksum: str | None, *, named: bo
             modified = email.utils.parsedate_tz(got.headers.get("Last-Modified", ""))
     except (aiohttp.ClientError, TimeoutError) as error:
         raise InvalidParameter(f"failed to GET {url}: {error or 'timed out'}") from None
-    if checksum is not None and checksum != f"sha256:{content.hexdigest()}":
-        raise InvalidParameter(f"digest mismatch sha256:{content.hexdigest()}: {checksum}")
     path.chmod(0o600)
     seconds = email.utils.mktime_tz(modified) if modified else 0
     os.utime(path, (seconds, seconds))
-    return path.name
+    return f"sha256:{content.hexdigest()}"

@@ -13,7 +13,7 @@ own first process: a link that another step swaps in between leads nowhere else 
 import contextlib
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,6 @@ class _Mount:
     target: str
     source: str
     id: str
-    line: int
     tree: Rootfs | None = field(default=None, compare=False)
 
     @property
@@ -76,7 +75,7 @@ class _Mount:
     def number(self, name: str) -> int:
         text = self.flag.get(name, "0")
         if not text.isdecimal():
-            raise InvalidParameter(f"line {self.line}: invalid value for {name}: {text}")
+            raise InvalidParameter(f"invalid value for {name}: {text}")
         return int(text)
 
     def mode(self, default: int) -> int:
@@ -84,7 +83,7 @@ class _Mount:
         try:
             return int(text, 8) if text else default
         except ValueError:
-            raise InvalidParameter(f"line {self.line}: invalid value for mode: {text}") from None
+            raise InvalidParameter(f"invalid value for mode: {text}") from None
 
     def size(self) -> list[str]:
         """Of a tmpfs, `100m` or bytes."""
@@ -92,22 +91,25 @@ class _Mount:
         if not text:
             return []
         if not text.rstrip("kmg").isdecimal() or len(text) - len(text.rstrip("kmg")) > 1:
-            raise InvalidParameter(f"line {self.line}: invalid value for size: {self.flag.get('size')}")
+            raise InvalidParameter(f"invalid value for size: {self.flag.get('size')}")
         return [f"size={text}"]
 
 
 class RunMounts:
-    """The mounts of one RUN. `expand` puts a text's variables in, `absolute` a path's place in the root."""
+    """The mounts of one RUN: what fails is about the flag.
+
+    `expand` puts variables into a text of a flag; `absolute` makes a path one in the root.
+    """
 
     def __init__(
         self,
         instruction: Command,
         sources: Sources,
-        expand: Callable[[str], str],
+        expand: Callable[[str, str], str],
         absolute: Callable[[str], str],
     ) -> None:
         self._sources = sources
-        self._line = instruction.line
+        self._node = instruction.node
         self._flags = instruction.mounts
         self._expand, self._absolute = expand, absolute
         self._mounts: list[_Mount] = []
@@ -117,10 +119,13 @@ class RunMounts:
         if not self._flags:
             return ()
         agents_before = 0
+        told: list[str] = []
         for flag in self._flags:
-            self._mounts.append(await self._resolved(flag, agents_before))
+            with self._node.blamed(flag.piece):
+                self._mounts.append(await self._resolved(flag, agents_before))
+                told.append(await in_thread(self._told, self._mounts[-1]))
             agents_before += flag.kind == "ssh"
-        return tuple([await in_thread(self._told, mount) for mount in self._mounts])
+        return tuple(told)
 
     @asynccontextmanager
     async def held(self, rootfs: Rootfs, directory: Path) -> AsyncIterator[Held]:
@@ -133,7 +138,8 @@ class RunMounts:
         async with AsyncExitStack() as stack:
             for number, mount in enumerate(self._mounts):
                 place = directory / f"mount-{number}"
-                made = await self._entry(mount, place, variables, stack)
+                with self._node.blamed(mount.flag.piece):
+                    made = await self._entry(mount, place, variables, stack)
                 if made:
                     entries.append(({"destination": mount.target, **made[0]}, made[1]))
             # What lies inside another comes after it.
@@ -143,8 +149,9 @@ class RunMounts:
             yield Held(furnished, [entry for entry, _ in entries], variables)
 
     async def _resolved(self, flag: MountFlag, agents_before: int) -> _Mount:
-        target = flag.get("target") and self._expand(flag.get("target"))
-        source, identity = self._expand(flag.get("source")), self._expand(flag.get("id"))
+        target, source, identity = (
+            self._expand(flag.get(name), flag.piece) for name in ("target", "source", "id")
+        )
         if flag.kind == "secret":
             identity = identity or target.rpartition("/")[2]
             target = target or ("" if flag.get("env") else f"/run/secrets/{identity.rpartition('/')[2]}")
@@ -153,7 +160,7 @@ class RunMounts:
             target = target or f"/run/buildkit/ssh_agent.{agents_before}"
         origin = flag.get("from")
         root = await self._sources.tree_of(origin) if origin else None
-        return _Mount(flag, target and self._absolute(target).rstrip("/"), source, identity, self._line, root)
+        return _Mount(flag, target and self._absolute(target).rstrip("/"), source, identity, root)
 
     def _told(self, mount: _Mount) -> str:
         told = [mount.flag.kind, mount.target, mount.source, mount.id]
@@ -169,7 +176,7 @@ class RunMounts:
             try:
                 content = checksum(found.find(mount.source or "."), _READING)
             except InvalidParameter as error:
-                raise InvalidParameter(f"line {self._line}: RUN --mount failed: {error}") from None
+                raise InvalidParameter(f"RUN --mount failed: {error}") from None
         return "\0".join([*told, content])
 
     async def _entry(
@@ -242,9 +249,7 @@ class RunMounts:
         try:
             return paths.open_in_root(root, inside or ".", os.O_PATH)
         except OSError as error:
-            raise InvalidParameter(
-                f'line {self._line}: RUN --mount failed: "{inside}": {error.strerror}'
-            ) from None
+            raise InvalidParameter(f'RUN --mount failed: "{inside}": {error.strerror}') from None
 
     def _secret(
         self, mount: _Mount, place: Path, variables: list[str], stack: AsyncExitStack
@@ -252,7 +257,7 @@ class RunMounts:
         value = self._sources.session.secrets.get(mount.id)
         if value is None:
             if mount.flag.switch("required"):
-                raise InvalidParameter(f"line {self._line}: secret {mount.id}: not found")
+                raise InvalidParameter(f"secret {mount.id}: not found")
             return None
         if name := mount.flag.get("env"):
             variables.append(f"{name}={value.decode(errors='surrogateescape')}")
@@ -272,7 +277,7 @@ class RunMounts:
         agent = self._sources.session.agents.get(mount.id)
         if agent is None:
             if mount.flag.switch("required"):
-                raise InvalidParameter(f"line {self._line}: unset ssh forward key {mount.id}")
+                raise InvalidParameter(f"unset ssh forward key {mount.id}")
             return None
         file = self._private(place, stack)
         await stack.enter_async_context(agents.relayed(agent, file, mount.mode(0o600), mount.owner))
@@ -298,12 +303,12 @@ def _forget(file: Path) -> None:
 
 def allowed(instruction: Command, session: Session, network: str) -> None:
     """Raises InvalidParameter for what the client has not allowed this Dockerfile (CVE-2024-23653)."""
-    asked: Sequence[str] = [
+    asked = [
         *(["network.host"] if instruction.network == "host" and network != "host" else []),
         *(["security.insecure"] if instruction.insecure else []),
     ]
     for name in asked:
         if name not in session.allowed:
-            raise InvalidParameter(
-                f"line {instruction.line}: {name} is not allowed: build with --allow {name} to permit it"
-            )
+            flag, _, value = name.partition(".")
+            sentence = f"{name} is not allowed: build with --allow {name} to permit it"
+            raise instruction.node.placed(InvalidParameter(sentence), f"--{flag}", value)

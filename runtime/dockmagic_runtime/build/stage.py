@@ -97,14 +97,17 @@ class Stage:
         self._progress = progress
 
     async def step(self, instruction: Instruction) -> None:
-        """Do one instruction. Raises DockerfileError, StepFailed and what the kernel refuses."""
+        """Do one instruction. Raises DockerfileError, StepFailed and what the kernel refuses.
+
+        An EngineError has the line and column that it is about.
+        """
         self._progress.begin(instruction)
         await self.trigger(instruction)
         self._around.readers.done(instruction)
 
     async def trigger(self, instruction: Instruction) -> None:
         """The same for an instruction that is no step of the Dockerfile's own."""
-        try:
+        with self._progress.failing(instruction.node):
             if isinstance(instruction, Command) and instruction.node.name == "RUN":
                 await self._run(instruction)
             elif isinstance(instruction, Copy):
@@ -113,9 +116,6 @@ class Stage:
                 await self._workdir(instruction)
             else:
                 await self._configure(instruction)
-        except EngineError:
-            self._progress.failed()
-            raise
 
     async def _configure(self, instruction: Instruction) -> None:
         if isinstance(instruction, Arg):
@@ -136,24 +136,28 @@ class Stage:
             owner = await in_thread(self._user)
 
             def work(root: int, upper: int | None) -> None:
-                os.close(copying.make_directory(root, path, owner))
+                with instruction.node.blamed(instruction.text):
+                    os.close(copying.make_directory(root, path, owner))
 
             return await self._write(step, work, may_be_empty=True)
 
         await self._cached(state, f"/bin/sh -c #(nop)  {told}", (), make)
 
     async def _copy(self, instruction: Copy) -> None:
-        target = metadata.absolute(self._expanded(instruction, instruction.target), self.state)
+        node = instruction.node
+        written = metadata.expand(instruction, instruction.target, self.state, last=True)
+        target = metadata.absolute(written, self.state)
         patterns = [self._expanded(instruction, source) for source in instruction.sources]
-        chown = self._expanded(instruction, instruction.chown or "")
-        how = copystep.reading(instruction, lambda text: self._expanded(instruction, text))
+        chown = self._expanded(instruction, instruction.chown or "", "--chown")
+        how = copystep.reading(instruction, partial(self._expanded, instruction))
         if len(patterns) > 1 and not target.endswith("/"):
             raise _needs_directory(instruction)
         files = self._around.steps.parent / "sources"
         elsewhere = await copystep.fetched(instruction, patterns, target, files)
-        rootfs = (
-            await self._around.sources.tree_of(instruction.stage) if instruction.stage is not None else None
-        )
+        rootfs = None
+        if instruction.stage is not None:
+            with node.blamed("--from", instruction.stage):
+                rootfs = await self._around.sources.tree_of(instruction.stage)
         with ExitStack() as stack:
             root = await in_thread(lambda: stack.enter_context(tree(self._around.sources.context, rootfs)))
             sources = await in_thread(
@@ -181,22 +185,27 @@ class Stage:
         around, context = self._around, self._around.sources.context
         written = Written(context.written)
         taking = instruction.stage is None and around.readers.is_last(instruction)
+        node = instruction.node
 
         def work(root: int, upper: int | None) -> None:
-            copying.copy(
-                sources,
-                root,
-                target,
-                owner=None if how.owners and not chown else self._owner(chown),
-                reading=how,
-                unpack=unpack,
-                upper=upper,
-                # With an epoch the layer's files get other times than the context's.
-                linking=around.epoch is None,
-                taking=taking,
-                written=written,
-                limit=around.limit,
-            )
+            with node.blamed("--chown", instruction.chown or ""):
+                owner = None if how.owners and not chown else self._owner(chown)
+            with node.blamed(instruction.target, last=True):
+                copying.copy(
+                    sources,
+                    root,
+                    target,
+                    owner=owner,
+                    reading=how,
+                    unpack=unpack,
+                    upper=upper,
+                    # With an epoch the layer's files get other times than the context's.
+                    linking=around.epoch is None,
+                    taking=taking,
+                    written=written,
+                    limit=around.limit,
+                    blaming=lambda source: node.blamed(source.argument),
+                )
 
         try:
             return await self._write(step, work, alone=instruction.link, written=written)
@@ -204,8 +213,8 @@ class Stage:
             if taking:
                 context.written.forget()
 
-    def _expanded(self, instruction: Instruction, text: str) -> str:
-        return metadata.expand(instruction, text, self.state)
+    def _expanded(self, instruction: Instruction, text: str, flag: str = "") -> str:
+        return metadata.expand(instruction, text, self.state, flag)
 
     async def _run(self, instruction: Command) -> None:
         state = self.state
@@ -226,7 +235,7 @@ class Stage:
         mounts = RunMounts(
             instruction,
             self._around.sources,
-            lambda text: self._expanded(instruction, text),
+            partial(self._expanded, instruction),
             lambda path: metadata.absolute(path, state),
         )
         depends = await mounts.depends()
@@ -383,7 +392,9 @@ class Stage:
 def _needs_directory(instruction: Copy) -> InvalidParameter:
     return instruction.node.error(
         f"When using {instruction.node.name} with more than one source file, the destination must be a"
-        " directory and end with a /"
+        " directory and end with a /",
+        instruction.target,
+        last=True,
     )
 
 

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?\-$!]", re.ASCII)
 def expand(text: str, environment: Mapping[str, str], escape: str = "\\", *, quotes: bool = True) -> str:
     """`text` as one word: variables replaced, quotes taken off (or left, as in a here-document).
 
-    Raises InvalidParameter.
+    Raises Unreadable.
     """
     return _Reader(text, environment, escape, quotes).word()
 
@@ -47,6 +47,14 @@ def tokens(text: str, escape: str = "\\") -> list[str]:
     return found
 
 
+class Unreadable(InvalidParameter):
+    """Words that mean nothing; `about` is the piece of them that is to blame."""
+
+    def __init__(self, message: str, about: str) -> None:
+        super().__init__(message)
+        self.about = about
+
+
 class _Reader:
     def __init__(self, text: str, environment: Mapping[str, str], escape: str, quotes: bool = True) -> None:
         self._text, self._environment, self._escape = text, environment, escape
@@ -70,7 +78,7 @@ class _Reader:
                 break
             self.position += 1
             if char == "'" and self._quotes:
-                out.append(self._to("'"))
+                out.append(self._single_quoted())
             elif char == '"' and self._quotes:
                 out.append(self._double_quoted())
             elif char == "$":
@@ -82,16 +90,17 @@ class _Reader:
                 out.append(char)
         return "".join(out)
 
-    def _to(self, end: str) -> str:
-        stop = self._text.find(end, self.position)
+    def _single_quoted(self) -> str:
+        stop = self._text.find("'", self.position)
         if stop < 0:
-            raise InvalidParameter(f"unexpected end of statement while looking for matching {_quote(end)}")
+            raise self._unended("single-quote", self.position - 1)
         found = self._text[self.position : stop]
         self.position = stop + 1
         return found
 
     def _double_quoted(self) -> str:
         out: list[str] = []
+        start = self.position - 1
         while self.position < len(self._text):
             char = self._text[self.position]
             self.position += 1
@@ -108,9 +117,24 @@ class _Reader:
                 self.position += 1
             else:
                 out.append(char)
-        raise InvalidParameter("unexpected end of statement while looking for matching double-quote")
+        raise self._unended("double-quote", start)
+
+    def _unended(self, quote: str, start: int) -> Unreadable:
+        return Unreadable(
+            f"unexpected end of statement while looking for matching {quote}", self._text[start:]
+        )
 
     def _variable(self) -> str:
+        start = self.position - 1
+        try:
+            return self._substituted()
+        except Unreadable:
+            raise  # of a variable in this one
+        except InvalidParameter as error:
+            raise Unreadable(str(error), self._text[start : self.position]) from None
+
+    def _substituted(self) -> str:
+        """The variable at `position`. Raises InvalidParameter."""
         braced = self._text[self.position : self.position + 1] == "{"
         match = _NAME.match(self._text, self.position + braced)
         if not match:
@@ -191,7 +215,3 @@ def _glob(pattern: str) -> re.Pattern[str]:
         else:
             out += {"*": ".*", "?": "."}.get(char) or re.escape(char)
     return re.compile(out, re.DOTALL)
-
-
-def _quote(char: str) -> str:
-    return "single-quote" if char == "'" else "double-quote"

@@ -224,8 +224,52 @@ def planned(dockerfile: str) -> progress.BuildProgress:
     return build
 
 
-def record(build: progress.BuildProgress, index: int, state: str) -> None:
-    build.feed({"aux": {"dockmagic.step": {"index": index, "state": state, "seconds": 1.0, "size": 0}}})
+def record(build: progress.BuildProgress, index: int, state: str, **place: int) -> None:
+    told = {"index": index, "state": state, "seconds": 1.0, "size": 0, **place}
+    build.feed({"aux": {"dockmagic.step": told}})
+
+
+BESIDE = ["   1 FROM a", "   2 COPY one \\"]
+
+
+@pytest.mark.parametrize(
+    ("index", "line", "column", "shown"),
+    [
+        (
+            2,
+            3,
+            6,
+            [
+                "It is line 3, column 6, of the Dockerfile",
+                *BESIDE,
+                "▶  3 \ttwo gone /x/",
+                "     \t    ^",
+                "   4 RUN \\",
+                "   5   true",
+            ],
+        ),
+        (
+            3,
+            4,
+            1,
+            ["It is line 4 of the Dockerfile", *BESIDE, "   3 \ttwo gone /x/", "▶  4 RUN \\", "▶  5   true"],
+        ),
+    ],
+)
+def test_a_step_that_failed_at_a_place_of_its_own(
+    index: int, line: int, column: int, shown: list[str]
+) -> None:
+    dockerfile = "FROM a\nCOPY one \\\n\ttwo gone /x/\nRUN \\\n  true\n"
+    build = progress.BuildProgress("Building", dockerfile)
+    begins = [("FROM a", 1), ("COPY one two gone /x/", 2), ("RUN true", 4)]
+    steps = [{"instruction": text, "line": number, "stage": "stage 0"} for text, number in begins]
+    build.feed({"aux": {"dockmagic.plan": {"steps": steps, "skipped": []}}})
+    record(build, index, "failed", line=line, column=column)
+    build.feed({"error": "COPY failed: <gone>"})
+    build.close()
+    told = ["✗ COPY failed: <gone>", "", shown[0], *(f"    {each}" for each in shown[1:])]
+    assert build.text().splitlines()[-len(told) :] == told
+    check_says_the_same(build.text(), build.html())
 
 
 def test_of_a_failed_step_the_last_lines_are_open() -> None:
@@ -269,8 +313,8 @@ def test_an_image_that_is_not_there_fails_its_step() -> None:
             ["It is line 6, column 6, of the Dockerfile", "▶  6 COPY --frm=x a b", "          ^"],
         ),
         (
-            "line 6: COPY --frm is not supported by this builder",
-            ["It is line 6 of the Dockerfile", "▶  6 COPY --frm=x a b"],
+            "dockerfile parse error on line 3, column 1: RUN has no such thing",
+            ["It is line 3, column 1, of the Dockerfile", "▶  3 RUN echo \\", "     ^"],
         ),
         (
             "Dockerfile parse error line 3: unknown instruction: RUNN",

@@ -204,7 +204,7 @@ RUN --mount=type=secret,id=other ls -A / | grep run || true
     # The word is in the Dockerfile's own test of it, and so in the history.
     assert not any("/layers/" in line for line in found.stdout.splitlines())
     assert not list(bench.builder.private.glob("*"))
-    with pytest.raises(InvalidParameter, match="line 2: secret absent: not found"):
+    with pytest.raises(InvalidParameter, match=r"^secret absent: not found$"):
         await bench.build("FROM base\nRUN --mount=type=secret,id=absent,required true\n")
     with pytest.raises(InvalidParameter, match="no active session"):
         bench.builder.sessions.take("nothing")
@@ -245,7 +245,7 @@ async def test_network(bench: Bench) -> None:
     assert bench.sh(image, "grep -c eth0 /none || true") == "0\n", links
     assert bench.sh(image, "grep -c eth0 /own") == "1\n"
     step = "FROM base\nRUN --network=host ip link > /l\n"
-    with pytest.raises(InvalidParameter, match=r"line 2: network.host is not allowed: build with --allow"):
+    with pytest.raises(InvalidParameter, match=r"^network.host is not allowed: build with --allow"):
         await bench.build(step)
     image = await bench.build(step, session=session(Allow=["network.host"]))
     for name in os.listdir("/sys/class/net"):  # noqa: PTH208
@@ -254,7 +254,7 @@ async def test_network(bench: Bench) -> None:
 
 async def test_security(bench: Bench) -> None:
     step = "FROM base\nRUN --security=insecure grep CapBnd /proc/self/status > /c; ls -A /sys/firmware > /f\n"
-    with pytest.raises(InvalidParameter, match=r"line 2: security.insecure is not allowed"):
+    with pytest.raises(InvalidParameter, match=r"^security.insecure is not allowed"):
         await bench.build(step)
     image = await bench.build(step, session=session(Allow=["security.insecure"]))
     status = Path("/proc/self/status").read_text()
@@ -363,4 +363,4 @@ async def test_an_interrupt_gives_cache_and_secret_back(bench: Bench) -> None:
 async def test_bad_mounts(bench: Bench, flag: str, sentence: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
         await bench.build(f"FROM base\nRUN --mount={flag} true\n")
-    assert sentence in str(caught.value) and "line 2" in str(caught.value)
+    assert sentence in str(caught.value) and caught.value.line == 2
