@@ -183,7 +183,8 @@ def _text(parts: Sequence[Part]) -> str:
 def _html(parts: Sequence[Part], *, styled: bool = True) -> str:
     """`styled` is false where the style sheet stands in another display of the same cell."""
     style = f"<style>{STYLE}</style>" if styled else ""
-    return f'<div class="dm">{style}{"".join(part.html() for part in parts)}</div>'
+    # Jupyter would set what stands between two dollar signs as a formula, and a shell has many of them.
+    return f'<div class="dm mathjax_ignore">{style}{"".join(part.html() for part in parts)}</div>'
 
 
 def _cell() -> int | None:
