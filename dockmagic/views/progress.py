@@ -16,7 +16,7 @@ from dockmagic.views import source
 from dockmagic.views.layers import INSTRUCTION_WIDTH
 from dockmagic.views.parts import Cell, Column, Fold, Note, Part, Table, Tone
 from dockmagic.views.units import shorten, size
-from dockmagic.views.view import LiveView
+from dockmagic.views.view import LiveView, Sections
 
 LINES_SHOWN = 400
 TAIL = 15
@@ -102,6 +102,13 @@ class Step:
     def seconds(self, now: float) -> str:
         return "" if self.began is None else f"{(self.ended or now) - self.began:.1f}"
 
+    def said(self) -> list[str]:
+        """Its output, without blank lines at the end: none is taken back when the step is over."""
+        end = len(self.output)
+        while end and not self.output[end - 1].strip():
+            end -= 1
+        return self.output[:end]
+
 
 STEP_STATES = {
     "waiting": Cell("· waiting", "muted"),
@@ -117,6 +124,7 @@ STEP_STATES = {
 
 class BuildProgress(LiveView):
     """A build: one row a step, each step's output folded below, the failing step open and its line marked.
+    A step's output is a section of its own, so that one which is over and was opened stays so.
 
     `image` is the id of what was built, `error` the engine's sentence when it failed. Our engine tells its
     plan first, and of each step its seconds and size, for stages are built side by side; of another the steps
@@ -136,6 +144,7 @@ class BuildProgress(LiveView):
         self._rest = ""
         self._notes: list[str] = []
         self._planned = False
+        self._skipped: Sequence[str] = ()
         self._stages = 0
 
     def feed(self, message: Mapping[str, Any]) -> None:
@@ -175,16 +184,22 @@ class BuildProgress(LiveView):
 
     @property
     def parts(self) -> list[Part]:
+        return [part for section in self.sections.values() for part in section]
+
+    @property
+    def sections(self) -> Sections:
         with self._lock:
-            # Where the engine refuses the Dockerfile there is no plan.
-            picture: list[Part] = [] if self.error and not self.steps else [self._table()]
-            for step in self.steps:
-                if step.output:
-                    picture += _output(step)
-            if self.error:
-                picture += self._failure()
-            picture += [Note(note) for note in self._notes]
-            return picture
+            end: list[Part] = [*(self._failure() if self.error else []), *map(Note, self._notes)]
+            if self.error and not self.steps:  # where the engine refuses the Dockerfile there is no plan
+                return {"steps": end}
+            sections: dict[str, list[Part]] = {"steps": [self._table()]}
+            if self._skipped:
+                sections["steps"].append(
+                    Note(f"Not built, for nothing needs it: {', '.join(self._skipped)}.")
+                )
+            sections.update((f"step {step.number}", _output(step)) for step in self.steps)
+            sections["end"] = end
+            return {name: parts for name, parts in sections.items() if parts}
 
     def _take(self, message: Mapping[str, Any]) -> None:
         if message.get("error"):
@@ -212,8 +227,7 @@ class BuildProgress(LiveView):
             for number, each in enumerate(plan["steps"], 1)
         ]
         self._stages = len({step.stage for step in self.steps})
-        if plan["skipped"]:
-            self._notes.append(f"Not built, for nothing needs it: {', '.join(plan['skipped'])}.")
+        self._skipped = plan["skipped"]
 
     def _record(self, told: Mapping[str, Any]) -> None:
         step = self.steps[told["index"] - 1]
@@ -245,8 +259,6 @@ class BuildProgress(LiveView):
         for step in self.steps:
             if step.rest:
                 self._say(step, "\n")
-            while step.output and not step.output[-1].strip():
-                step.output.pop()
             if step.state == "running":
                 step.state, step.ended = "stopped", self._clock()
             elif step.state == "waiting":
@@ -259,7 +271,7 @@ class BuildProgress(LiveView):
         elif line.startswith("Successfully "):
             self._end_step(None)
             self._notes.append(line)
-        elif not self.steps:
+        elif self._planned or not self.steps:  # of the build, and of no step of it
             if line.strip():
                 self._notes.append(line)
         elif line == " ---> Using cache":
@@ -277,8 +289,6 @@ class BuildProgress(LiveView):
             return
         step = self.steps[-1]
         step.ended = self._clock()
-        while step.output and not step.output[-1].strip():
-            step.output.pop()
         if state is not None:
             step.state = state
         elif step.state == "running":
@@ -332,12 +342,15 @@ def _nothing_yet(over: bool) -> str:
 
 def _output(step: Step) -> list[Part]:
     """What a step says: all of it when it went well, else the end of it for all to see."""
-    count = "1 line" if len(step.output) == 1 else f"{len(step.output)} lines"
+    output = step.said()
+    if not output:
+        return []
+    count = "1 line" if len(output) == 1 else f"{len(output)} lines"
     if step.state in ("built", "cached", "base"):
-        return [Fold(f"Step {step.number}, {count} of output", _last(step.output, LINES_SHOWN))]
+        return [Fold(f"Step {step.number}, {count} of output", _last(output, LINES_SHOWN))]
     tone: Tone = "bad" if step.state == "failed" else ""
-    tail = step.output[-TAIL:]
-    earlier = step.output[: -len(tail)]
+    tail = output[-TAIL:]
+    earlier = output[: -len(tail)]
     if not earlier:
         return [Fold(f"Step {step.number}, {count} of output", tail, open=True, tone=tone)]
     picture: list[Part] = []

@@ -45,6 +45,7 @@ text-align:left}
 .dm .dm-table th,.dm .dm-table td{padding-right:.8em}}
 .dm .dm-note{margin:0 0 .35em;max-width:60em;overflow-wrap:anywhere}
 .dm .dm-fold{margin:0 0 .4em}
+.dm>.dm-fold:last-child{margin-bottom:0}
 .dm .dm-fold summary{cursor:pointer;color:var(--dm-soft)}
 .dm .dm-fold.dm-bad summary{color:var(--dm-bad)}
 .dm .dm-fold summary:focus-visible{outline:2px solid var(--dm-accent);outline-offset:2px}

@@ -8,6 +8,9 @@ How an object gets onto the page:
 2. A `LiveView` is shown through `_ipython_display_` instead, as a display with an id of its own. When the
    thing it shows changes, `refresh()` sends both forms again under that id and the page replaces the old ones
    in place, also from another thread, also while a cell runs. What is saved is the last state, as tables.
+   What is replaced is new to the page: a fold in it is as it was sent, whatever the reader did with it. So a
+   picture with folds is cut into `sections`, each a display of its own, and only those are sent again that
+   say something else. A section that is first seen later stands below the others.
 3. That is why the live form of a picture is not a widget: the bundle of a widget is preferred by JupyterLab
    over the HTML beside it, and a notebook opened again after its kernel has ended shows `Error displaying
    widget: model not found` where the table was. Widgets are for what is clicked: `panel()` of a picture that
@@ -22,7 +25,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -33,8 +37,9 @@ if TYPE_CHECKING:
     import pandas
 
 Bundle = dict[str, Any]
+Sections = Mapping[str, Sequence[Part]]
 
-# Seconds between two updates of one display: a page is redrawn ten times a second at most.
+# Seconds that the update of a display takes up: the page gets ten a second of one picture at most.
 UPDATE_INTERVAL = 0.1
 
 
@@ -51,11 +56,11 @@ class View:
 
     def text(self) -> str:
         """The picture for a terminal."""
-        return "\n\n".join(part.text() for part in self.parts)
+        return _text(self.parts)
 
     def html(self) -> str:
         """The picture for a page: static, escaped, styled by Jupyter's theme."""
-        return f'<div class="dm"><style>{STYLE}</style>{"".join(part.html() for part in self.parts)}</div>'
+        return _html(self.parts)
 
     def bundle(self) -> Bundle:
         """Both forms, by media type."""
@@ -87,32 +92,38 @@ class LiveView(View):
 
     def __init__(self, *parts: Part) -> None:
         super().__init__(*parts)
-        self._display_id: str | None = None
         self._cell: int | None = None
         self._wanted = False
-        self._shown: Bundle | None = None
-        self._sent_at = 0.0
+        self._shown: dict[str, tuple[str, Bundle]] = {}  # by section: its display's id, what stands there
+        self._free_at = 0.0  # when the next update may be sent
         self._timer: threading.Timer | None = None
         self._lock = threading.RLock()
         self.closed = False
+
+    @property
+    def sections(self) -> Sections:
+        """The picture as it is now, cut into what is replaced by itself: parts by a name that stays."""
+        return {"": self.parts}
 
     def show(self) -> None:
         """Put the picture on the page. In a batch it is held back until `close()`, then shown once."""
         with self._lock:
             self._wanted = True
-            if self._display_id is None and (self.closed or watched()):
+            if not self._shown and (self.closed or watched()):
                 self._place()
 
     def refresh(self) -> None:
         """Show the picture's present state, now or when the interval since the last update is over."""
         with self._lock:
-            if self._display_id is None or self.closed or self._timer is not None:
+            if not self._shown or self.closed or self._timer is not None:
                 return
-            wait = self._sent_at + UPDATE_INTERVAL - time.monotonic()
+            wait = self._free_at - time.monotonic()
             if wait <= 0:
                 self._send()
             else:
-                self._timer = threading.Timer(wait, self._late)
+                # In this context a new section finds its cell: a thread without one takes the kernel's last
+                # message for it, which may be a widget's.
+                self._timer = threading.Timer(wait, copy_context().run, (self._late,))
                 self._timer.daemon = True
                 self._timer.start()
 
@@ -125,13 +136,13 @@ class LiveView(View):
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if self._display_id is not None:
+            if self._shown:
                 self._send()
             elif self._wanted:
                 self._place()
 
     def _ipython_display_(self) -> None:
-        if self._display_id is not None and self._cell == _cell():
+        if self._shown and self._cell == _cell():
             return  # the same cell has shown it already, as it grew
         if self.closed or not watched():
             raise NotImplementedError  # IPython then takes the static bundle as the cell's value
@@ -144,19 +155,36 @@ class LiveView(View):
                 self._send()
 
     def _place(self) -> None:
-        from IPython.display import display
-
-        self._display_id, self._cell = uuid4().hex, _cell()
-        self._shown, self._sent_at = self.bundle(), time.monotonic()
-        display(self._shown, raw=True, display_id=self._display_id)
+        with self._lock:
+            self._cell = _cell()
+            self._shown.clear()
+            self._send()
 
     def _send(self) -> None:
-        bundle = self.bundle()
-        if bundle != self._shown:
-            from IPython.display import update_display
+        from IPython.display import display
 
-            self._shown, self._sent_at = bundle, time.monotonic()
-            update_display(bundle, raw=True, display_id=self._display_id)
+        # What is over before it was shown, as in a batch, stays as it is: one display.
+        whole = self.closed and not self._shown
+        self._free_at = time.monotonic()
+        for name, parts in ({"": self.parts} if whole else self.sections).items():
+            display_id, before = self._shown.get(name, (uuid4().hex, None))
+            first = name == next(iter(self._shown), name)
+            bundle = {"text/plain": _text(parts), "text/html": _html(parts, styled=first)}
+            if bundle != before:
+                self._shown[name] = (display_id, bundle)
+                self._free_at += UPDATE_INTERVAL
+                display(bundle, raw=True, display_id=display_id, update=before is not None)
+
+
+def _text(parts: Sequence[Part]) -> str:
+    return "\n\n".join(part.text() for part in parts)
+
+
+def _html(parts: Sequence[Part], *, styled: bool = True) -> str:
+    """`styled` is false where the style sheet stands in another display of the same cell."""
+    style = f"<style>{STYLE}</style>" if styled else ""
+    # Jupyter would set what stands between two dollar signs as a formula, and a shell has many of them.
+    return f'<div class="dm mathjax_ignore">{style}{"".join(part.html() for part in parts)}</div>'
 
 
 def _cell() -> int | None:

@@ -8,7 +8,7 @@ from dockmagic.views import cards, layers, namespaces, ports, progress, resource
 from dockmagic.views.parts import Cell, Column, Drawing, Facts, Fold, Note, Part, Table
 from dockmagic.views.view import View
 from tests.notebook.views import examples
-from tests.notebook.views.reading import check_says_the_same
+from tests.notebook.views.reading import Page, check_says_the_same
 
 
 def a_build(*, fails: bool) -> View:
@@ -107,6 +107,12 @@ def test_text_and_html_say_the_same(name: str) -> None:
     assert set(bundle) == {"text/plain", "text/html"}
     check_says_the_same(bundle["text/plain"], bundle["text/html"])
     assert repr(picture) == bundle["text/plain"]
+
+
+def test_dollars_of_a_shell_are_no_formula() -> None:
+    (tag, attributes), *_ = Page(View(Note("for i in $(seq 2); do echo $i")).html()).elements
+    assert tag == "div"
+    assert "mathjax_ignore" in (attributes["class"] or "").split()
 
 
 def test_the_check_sees_a_difference() -> None:
