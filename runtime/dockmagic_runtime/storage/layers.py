@@ -75,7 +75,8 @@ class LayerStore:
         for path in self._tmp.iterdir():
             trees.remove(path)
         for mark in self._unwritten.iterdir():
-            if str(mark.readlink()) != _boot() and not self._is_whole(mark.name):
+            is_here = (self.root / mark.name).exists()  # and was not removed since, or never finished
+            if is_here and str(mark.readlink()) != _boot() and not self._is_whole(mark.name):
                 _log.warning("layer %s was lost: the machine stopped before it was on disk", mark.name)
                 self.remove(f"sha256:{mark.name}")
             self._marked.add(mark.name)
@@ -198,7 +199,6 @@ class LayerStore:
         doomed = Path(tempfile.mkdtemp(prefix="removed-", dir=self._tmp))
         try:
             (self.root / digest_hex(diff_id)).rename(doomed / "layer")
-            (self._unwritten / digest_hex(diff_id)).unlink(missing_ok=True)
         except FileNotFoundError:
             pass
         finally:
