@@ -115,18 +115,12 @@ class Builder:
     def disk_use(self) -> list[Json]:
         """The `BuildCache` of GET /system/df: each layer that the cache keeps, and each cache mount."""
         in_images = {diff_id for image in self._images.list() for diff_id in image.diff_ids}
-        found = [
-            _cached(
-                diff_id.partition(":")[2],
-                "regular",
-                "a step's layer",
-                layer.size,
-                diff_id in in_images,
-                layer.path,
-            )
-            for diff_id in sorted(self.cache.layers())
-            if (layer := self._layers.get(diff_id))
-        ]
+        found: list[Json] = []
+        for diff_id in sorted(self.cache.layers()):
+            if layer := self._layers.get(diff_id):
+                name, used = diff_id.partition(":")[2], diff_id in in_images
+                with contextlib.suppress(FileNotFoundError):  # pruned meanwhile
+                    found.append(_cached(name, "regular", "a step's layer", layer.size, used, layer.path))
         for path, identity, size, used in self.cache_mounts.listed():
             found.append(_cached(path.name, "exec.cachemount", f"cache mount {identity}", size, used, path))
         return found
@@ -164,16 +158,15 @@ class Builder:
                 files = await streams.feed(
                     context, lambda tar: unpack_context(tar, directory / "context", self._layers.limit)
                 )
-                image = await Job(self._workshop, build_id, directory, files, options, emit).run()
+                return await Job(self._workshop, build_id, directory, files, options, emit).run()
         except BaseException:
             await self._remove(directory)
             raise
         finally:
             self._running.discard(task)
-        settling = asyncio.create_task(self._finish(directory))
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
-        return image
+            settling = asyncio.create_task(self._finish(directory))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
 
     async def _remove(self, directory: Path) -> None:
         if directory.exists():
@@ -182,12 +175,12 @@ class Builder:
             removing.result()
 
     async def _finish(self, directory: Path) -> None:
-        """The image is there, and may be used: what the disk has left to do goes on beside that."""
+        """The answer is given, and an image may be used: what the disk has left to do goes on beside that."""
         try:
             await self._remove(directory)
             await in_thread(self._layers.settle)
         except (OSError, EngineError) as error:
-            log.error("cannot tidy up after a build, the next one or the next start will: %s", error)
+            log.error("cannot tidy up after a build, the next start will: %s", error)
 
 
 def _cached(name: str, kind: str, what: str, size: int, used: bool, path: Path) -> Json:

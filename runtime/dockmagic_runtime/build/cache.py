@@ -42,7 +42,7 @@ class BuildCache:
         return Record(row["diff_id"], row["created"]) if row else None
 
     def put(self, key: str, record: Record) -> None:
-        """The layer must be on disk already, so that a crash leaves no record of what is not there."""
+        """The layer must be there. One that a power failure takes is found missing, and made again."""
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO build_cache VALUES (?, ?, ?)", (key, record.diff_id, record.created)

@@ -91,6 +91,14 @@ def read_text(directory: Path, name: str) -> str | None:
                 raise InvalidParameter(f"{name} is not UTF-8 text") from None
 
 
+def folder(root: int, path: str) -> int:
+    """A descriptor of the directory at `path` in `root`; no link leads there. Raises SystemFailure."""
+    try:
+        return paths.openat2(root, path or ".", _DIRECTORY, paths.RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        raise SystemFailure(f"cannot read {tar.shown(os.fsencode(path))}: {error.strerror}") from error
+
+
 def drop_ignored(context: Context, ignore: Ignore) -> None:
     """Delete what `.dockerignore` excludes."""
     directory = context.path
@@ -99,7 +107,7 @@ def drop_ignored(context: Context, ignore: Ignore) -> None:
         undecided: list[str] = []
         while pending:
             path = pending.pop()
-            fd = paths.openat2(root, path or ".", _DIRECTORY, paths.RESOLVE_NO_SYMLINKS)
+            fd = folder(root, path)
             try:
                 for name in overlayform.names(fd):
                     child = f"{path}/{os.fsdecode(name)}" if path else os.fsdecode(name)

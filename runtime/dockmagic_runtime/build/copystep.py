@@ -19,6 +19,7 @@ from dockmagic_runtime.build.ignore import Ignore
 from dockmagic_runtime.build.instructions import Copy
 from dockmagic_runtime.build.parser import Heredoc
 from dockmagic_runtime.errors import InvalidParameter, NotImplementedHere
+from dockmagic_runtime.kernel import paths, trees
 
 _HEREDOC = re.compile(r"\d*<<-?[^<]+")
 
@@ -146,8 +147,8 @@ def settle(upper: Path, epoch: int, *, everything: bool) -> None:
     `everything`: whatever the client's files say, for their times are no part of what they are.
     """
     limit = epoch * 1_000_000_000
-    for folder, directories, files in os.walk(upper, topdown=False):
-        for name in (*directories, *files):
-            path = os.path.join(folder, name)  # noqa: PTH118
-            if everything or os.lstat(path).st_mtime_ns > limit:
-                os.utime(path, ns=(limit, limit), follow_symlinks=False)
+    with paths.opened(upper, os.O_RDONLY | os.O_DIRECTORY) as root:
+        for directory, name, _ in trees.contents_first(root):
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if everything or status.st_mtime_ns > limit:
+                os.utime(name, ns=(limit, limit), dir_fd=directory, follow_symlinks=False)

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dockmagic_runtime.build.context import Source
+from dockmagic_runtime.build.context import Source, folder
 from dockmagic_runtime.build.ignore import Ignore
-from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage import overlayform, tar
 from dockmagic_runtime.storage.written import File
 
@@ -127,8 +126,8 @@ class _Walk:
         pending = [b""]
         while pending:
             path = pending.pop()
-            where, above = os.fsdecode(path) or ".", path + b"/" if path else b""
-            fd = paths.openat2(source.directory, where, _FOLDER, paths.RESOLVE_NO_SYMLINKS)
+            above = path + b"/" if path else b""
+            fd = folder(source.directory, os.fsdecode(path))
             try:
                 found, below = self._taken(fd, above, self._listed(fd))
                 yield Directory(fd, above, found)

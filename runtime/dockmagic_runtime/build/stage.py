@@ -183,9 +183,10 @@ class Stage:
         step: str,
     ) -> Layer | None:
         around, context = self._around, self._around.sources.context
-        written = Written(context.written)
         taking = instruction.stage is None and around.readers.is_last(instruction)
         node = instruction.node
+        # Nobody else has directories of the context in its layer.
+        written = Written(context.written if taking else None)
 
         def work(root: int, upper: int | None) -> None:
             with node.blamed("--chown", instruction.chown or ""):

@@ -234,13 +234,17 @@ class ImageStore:
         self._list_in_layout(image.references)
 
     def drop_incomplete(self) -> None:
-        """Forget images without all of their layers, which a power failure leaves. Call once, at start."""
+        """Forget images without all of their layers, which a power failure leaves, and the blobs of such
+        layers. Call once, at start, before `collect`."""
         here = set(self.layers.diff_ids())
         for image in self.list():
             if not here.issuperset(image.diff_ids):
                 names = ", ".join(each.familiar() for each in image.references)
                 log.warning("image %s is lost with a layer of it%s", image.short_id, names and f": {names}")
                 self.forget(image)
+        with self._database.transaction() as connection:
+            lost = [(diff_id,) for diff_id, _ in self.blobs().values() if diff_id not in here]
+            connection.executemany("DELETE FROM layer_blobs WHERE diff_id = ?", lost)
 
     def record_blob(self, diff_id: str, blob: Descriptor) -> None:
         """A layer has a compressed form now."""

@@ -66,6 +66,7 @@ class LayerStore:
         self._marked: set[str] = set()
         self._doomed: list[Path] = []
         self._unsettled = threading.Lock()
+        self._settling = threading.Lock()
         # What is set-user-ID inside of an image is nobody's business on the host.
         root.chmod(0o700)
 
@@ -74,7 +75,8 @@ class LayerStore:
         for path in self._tmp.iterdir():
             trees.remove(path)
         for mark in self._unwritten.iterdir():
-            if str(mark.readlink()) != _boot() and not self._is_whole(mark.name):
+            is_here = (self.root / mark.name).exists()  # and was not removed since, or never finished
+            if is_here and str(mark.readlink()) != _boot() and not self._is_whole(mark.name):
                 _log.warning("layer %s was lost: the machine stopped before it was on disk", mark.name)
                 self.remove(f"sha256:{mark.name}")
             self._marked.add(mark.name)
@@ -150,23 +152,22 @@ class LayerStore:
             return self._publish(temporary, diff_id, size)
 
     def settle(self) -> None:
-        """Return when all layers that are here now are on disk, and what `commit` had no use for is gone."""
-        with self._unsettled:
-            marked, self._marked = self._marked, set()
-            doomed, self._doomed = self._doomed, []
-        for path in doomed:
-            trees.remove(path)
-        if not marked:
-            return
-        try:
-            syncfs(self.root)
-        except OSError:
+        """Return when all layers that are here now are on disk, and what `commit` had no use for is gone.
+
+        Raises OSError. If the disk failed, its layers stay marked until the next start: the kernel tells only
+        once of bytes that it could not write, and has dropped them then.
+        """
+        with self._settling:
+            while self._doomed:
+                trees.remove(self._doomed.pop())
             with self._unsettled:
-                self._marked |= marked
-            raise
-        with self._unsettled:
-            for name in marked - self._marked:  # not those that were made again meanwhile
-                (self._unwritten / name).unlink(missing_ok=True)
+                marked, self._marked = self._marked, set()
+            if not marked:
+                return
+            syncfs(self.root)
+            with self._unsettled:
+                for name in marked - self._marked:  # not those that were made again meanwhile
+                    (self._unwritten / name).unlink(missing_ok=True)
 
     def copy(self, upper: Path) -> Layer:
         """As `commit`, but of a copy: `upper` stays as it is, and may even be in use."""
@@ -233,8 +234,7 @@ class LayerStore:
     def _discard(self, tree: Path) -> None:
         doomed = Path(tempfile.mkdtemp(prefix="removed-", dir=self._tmp))
         tree.rename(doomed / "fs")
-        with self._unsettled:
-            self._doomed.append(doomed)
+        self._doomed.append(doomed)
 
     def _mark(self, name: str) -> None:
         """As unwritten. A link, for its target is in its inode: it is there as soon as the layer is."""

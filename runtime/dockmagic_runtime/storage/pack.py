@@ -64,8 +64,8 @@ class Packer:
             try:
                 pending += self._directory(root, path, status, prefix)
             except (OSError, ValueError) as error:
-                where = (prefix + path).decode(errors="backslashreplace")
-                raise SystemFailure(f"cannot read /{where}: {error}") from error
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise SystemFailure(f"cannot read {tar.shown(b'/' + prefix + path)}: {reason}") from error
 
     def member(self, directory: int, name: bytes, as_name: bytes) -> None:
         """The file or whole directory `name` of `directory`, written as `as_name`."""

@@ -101,7 +101,7 @@ class TarReader:
                 entry.kind = DIRECTORY if kind == b"\0" and entry.name.endswith(b"/") else REGULAR
             self._begin(entry, stored, block, pax, sparse_pairs)
             if entry.kind not in _KINDS:
-                raise InvalidParameter(f"unhandled tar header type {kind!r} for {_show(entry.name)}")
+                raise InvalidParameter(f"unhandled tar header type {kind!r} for {shown(entry.name)}")
             yield entry
             pax, sparse_pairs, long_name, long_link = {}, [], None, None
 
@@ -144,7 +144,7 @@ class TarReader:
         if entry.kind not in (REGULAR, _SPARSE):
             stored = entry.size = 0
         if stored < 0:
-            raise InvalidParameter(f"invalid tar header: negative size of {_show(entry.name)}")
+            raise InvalidParameter(f"invalid tar header: negative size of {shown(entry.name)}")
         self._remaining, self._padding = stored, -stored % BLOCK
         if entry.kind == _SPARSE:
             entry.kind, entry.size = REGULAR, _number(block[483:495])
@@ -330,10 +330,10 @@ def _check_sparse(entry: Entry, stored: int) -> None:
     end = 0
     for offset, length in entry.sparse or ():
         if offset < end or length < 0:
-            raise InvalidParameter(f"invalid tar header: bad sparse map of {_show(entry.name)}")
+            raise InvalidParameter(f"invalid tar header: bad sparse map of {shown(entry.name)}")
         end = offset + length
     if end > entry.size or sum(length for _, length in entry.sparse or ()) != stored:
-        raise InvalidParameter(f"invalid tar header: bad sparse map of {_show(entry.name)}")
+        raise InvalidParameter(f"invalid tar header: bad sparse map of {shown(entry.name)}")
 
 
 def _pax_records(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
@@ -390,7 +390,8 @@ def _pax_time(text: bytes) -> int:
     return sign * (_decimal(whole or b"0") * _NANOSECONDS + nanoseconds)
 
 
-def _show(name: bytes) -> str:
+def shown(name: bytes) -> str:
+    """A name of any length and bytes, for a message."""
     text = name.decode(errors="backslashreplace")
     return text if len(text) <= 200 else f"{text[:200]}…"
 

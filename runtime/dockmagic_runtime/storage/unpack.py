@@ -92,7 +92,8 @@ class Unpacker:
         self._umask = _umask(root)
         self._me = (os.geteuid(), os.getegid())
         self._giving_groups: set[int] = set()
-        """Open directories that are set-group-ID: what is made in them gets their group."""
+        """Open directories of another group, which may give it to what is made in them: those that are
+        set-group-ID, and all on a disk that is mounted with `grpid`."""
         self._opened(root)
 
     def unpack(self, reader: tar.TarReader) -> None:
@@ -244,7 +245,9 @@ class Unpacker:
         try:
             source = paths.openat2(self._root, os.fsdecode(above) or ".", _DIRECTORY, _RESOLVE)
         except FileNotFoundError:
-            raise InvalidParameter(f"hard link {_show(path)} to {_show(target)}: no such file") from None
+            raise InvalidParameter(
+                f"hard link {tar.shown(path)} to {tar.shown(target)}: no such file"
+            ) from None
         try:
             self._again(
                 path,
@@ -259,7 +262,9 @@ class Unpacker:
         except PermissionError:
             # What link(2) says of a directory, too.
             if stat.S_ISDIR(os.stat(target_name, dir_fd=source, follow_symlinks=False).st_mode):
-                raise InvalidParameter(f"hard link {_show(path)} to {_show(target)}: a directory") from None
+                raise InvalidParameter(
+                    f"hard link {tar.shown(path)} to {tar.shown(target)}: a directory"
+                ) from None
             raise
         finally:
             os.close(source)
@@ -281,7 +286,7 @@ class Unpacker:
         if any(part.startswith(b".wh..wh.") and part != overlayform.OPAQUE_MARKER for part in (*above, name)):
             return True  # AUFS' own bookkeeping, in images from its time
         if any(part.startswith(overlayform.WHITEOUT_PREFIX) for part in above):
-            raise InvalidParameter(f"invalid layer: {_show(path)} is inside of a whiteout")
+            raise InvalidParameter(f"invalid layer: {tar.shown(path)} is inside of a whiteout")
         if not name.startswith(overlayform.WHITEOUT_PREFIX):
             return False
         directory = self._directory(b"/".join(above))
@@ -290,7 +295,7 @@ class Unpacker:
             return True
         deleted = name.removeprefix(overlayform.WHITEOUT_PREFIX)
         if deleted in (b"", b".", b".."):
-            raise InvalidParameter(f"invalid layer: {_show(path)} is not a whiteout")
+            raise InvalidParameter(f"invalid layer: {tar.shown(path)} is not a whiteout")
         try:
             overlayform.make_whiteout(directory, deleted)
             self._note(directory, deleted)
@@ -355,7 +360,7 @@ class Unpacker:
 
     def _opened(self, directory: int) -> int:
         status = os.fstat(directory)
-        if status.st_mode & stat.S_ISGID:
+        if status.st_gid != self._me[1]:
             self._giving_groups.add(directory)
         if self._written and (listing := self._written.listing(status.st_ino)) is not None:
             self._listings[directory] = listing
@@ -369,7 +374,7 @@ class Unpacker:
             pass
         else:
             if not (self._whiteouts and overlayform.is_whiteout(status)):
-                raise InvalidParameter(f"{_show(path)} is not a directory")
+                raise InvalidParameter(f"{tar.shown(path)} is not a directory")
         self._make_directory(directory, path, name, 0o755)
         fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         if self._umask & 0o755:
@@ -423,7 +428,7 @@ def _inside(name: bytes) -> bytes:
     for part in name.split(b"/"):
         if part == b"..":
             if not parts:
-                raise InvalidParameter(f"invalid tar: {_show(name)} is outside of the archive's root")
+                raise InvalidParameter(f"invalid tar: {tar.shown(name)} is outside of the archive's root")
             parts.pop()
         elif part not in (b"", b"."):
             parts.append(part)
@@ -468,7 +473,7 @@ def _set_xattrs(fd: int, entry: tar.Entry) -> None:
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise
-            _log.warning("%s: this file system keeps no attribute %s", _show(entry.name), name)
+            _log.warning("%s: this file system keeps no attribute %s", tar.shown(entry.name), name)
 
 
 def _times(entry: tar.Entry) -> tuple[int, int]:
@@ -483,7 +488,8 @@ def _umask(root: int) -> int:
     It is read without being set, for other threads are creating files.
     """
     try:
-        os.getxattr(root, "system.posix_acl_default")
+        # By its path in /proc, for it may be open as a path only.
+        os.getxattr(f"/proc/self/fd/{root}", "system.posix_acl_default")
         return 0o777
     except OSError as error:
         if error.errno not in (errno.ENODATA, errno.ENOTSUP):
@@ -495,10 +501,5 @@ def _umask(root: int) -> int:
 
 
 def _explained(path: bytes, error: OSError) -> InvalidParameter | SystemFailure:
-    sentence = f"cannot unpack {_show(path)}: {error.strerror}"
+    sentence = f"cannot unpack {tar.shown(path)}: {error.strerror}"
     return SystemFailure(sentence) if error.errno in _DISK_ERRORS else InvalidParameter(sentence)
-
-
-def _show(name: bytes) -> str:
-    text = name.decode(errors="backslashreplace")
-    return text if len(text) <= 200 else f"{text[:200]}…"

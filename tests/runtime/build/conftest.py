@@ -21,6 +21,7 @@ from dockmagic_runtime.errors import Conflict
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.pull import Puller
 from dockmagic_runtime.images.store import ImageStore
+from dockmagic_runtime.kernel import trees
 from dockmagic_runtime.kernel.cgroups import Cgroup
 from dockmagic_runtime.networks.store import Networks
 from dockmagic_runtime.oci.image import Platform
@@ -143,7 +144,7 @@ async def machine() -> AsyncIterator[Bench]:
     await registry.close()
     spawner.close()
     database.close()
-    shutil.rmtree(root)
+    trees.remove(root)
     shutil.rmtree(config.run_root, ignore_errors=True)
     parent = Cgroup.open(config.cgroup_parent)
     if parent.exists():

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from dockmagic_runtime.build.stage import StepFailed
 from dockmagic_runtime.images import removal
 from dockmagic_runtime.images.image import Image
@@ -140,3 +141,24 @@ async def test_disk_use_tells_layers_and_cache_mounts(bench: Bench) -> None:
     assert [each["InUse"] for each in bench.builder.disk_use()] == [False, False]
     assert (await bench.builder.prune())["SpaceReclaimed"] == 8
     assert bench.builder.disk_use() == []
+
+
+async def test_disk_use_while_the_cache_is_pruned(bench: Bench) -> None:
+    """`docker system df` looks in a thread: a layer may go between two looks."""
+    image = await bench.build("FROM base\nRUN echo 1 > /x")
+    layer = bench.layers.get(image.diff_ids[-1])
+    assert layer
+    await bench.builder.settle()
+    layer.path.rename(layer.path.with_name("elsewhere"))
+    assert bench.builder.disk_use() == []
+    layer.path.with_name("elsewhere").rename(layer.path)
+
+
+async def test_the_steps_of_a_build_that_fails_come_to_the_disk_too(bench: Bench) -> None:
+    await bench.build("FROM base\nRUN echo 1 > /x")
+    await bench.builder.settle()
+    with pytest.raises(StepFailed):
+        await bench.build("FROM base\nRUN echo 1 > /x\nRUN echo 2 > /y\nRUN false", no_cache=True)
+    await bench.builder.stop()
+    assert list((bench.layers.root / "unwritten").iterdir()) == []
+    assert list((bench.layers.root / "tmp").iterdir()) == []

@@ -10,6 +10,7 @@ import pytest
 from dockmagic_runtime.build.context import Context, tree, unpack_context
 from dockmagic_runtime.build.entries import checksum
 from dockmagic_runtime.build.options import BuildOptions
+from dockmagic_runtime.errors import SystemFailure
 from dockmagic_runtime.kernel import paths
 from dockmagic_runtime.storage.written import Written
 
@@ -163,3 +164,28 @@ async def test_what_is_hashed_is_what_the_disk_says(bench: Bench, seed: int) -> 
     image = await bench.build(text, files)
     again = await bench.build(text, files)
     assert again.id == image.id and set(bench.states) == {"cached"}
+
+
+async def test_directories_as_deep_as_a_path_can_say(bench: Bench) -> None:
+    """Nothing calls itself for each; with an epoch the deepest gets its time like the rest."""
+    depth = 2040
+    files: dict[str, str | bytes] = {"d/" * depth + "f": "1\n"}
+    image = await bench.build("FROM base\nCOPY . /\nCOPY d /x/", files)
+    assert members(bench, image.diff_ids[-1])[-1][0] == "x/" + "d/" * (depth - 1) + "f"
+    image = await bench.build("FROM base\nCOPY d /", files, build_arguments={"SOURCE_DATE_EPOCH": "1000"})
+    assert members(bench, image.diff_ids[-1])[-1][-1] == 1000
+
+
+@pytest.mark.parametrize(
+    "steps", ["COPY . /x/", "COPY deep /x/", "RUN --mount=target=/m true", "COPY Dockerfile /x/"]
+)
+async def test_deeper_ones_are_refused_in_a_short_line(bench: Bench, steps: str) -> None:
+    """Made over a link that shortens the way. With the last step it is .dockerignore that goes down there."""
+    half = ("d" * 100 + "/") * 21
+    files: dict[str, str | bytes] = {f"deep/{half}f": "", "link": f"-> deep/{half}", f"link/{half}f": ""}
+    if steps.startswith("COPY Dockerfile"):
+        files[".dockerignore"] = "other"
+    with pytest.raises(SystemFailure) as refused:
+        await bench.build(f"FROM base\n{steps}", files)
+    text = str(refused.value)
+    assert text.startswith("cannot read ") and text.endswith("…: File name too long") and len(text) < 260

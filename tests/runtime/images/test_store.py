@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from dockmagic_runtime.errors import Conflict, InvalidParameter, NotFound
 from dockmagic_runtime.images import describe, listing, removal
+from dockmagic_runtime.images.blobs import blob_for
 from dockmagic_runtime.images.image import Image
 from dockmagic_runtime.images.store import Use
 from dockmagic_runtime.oci.reference import parse_reference
 
 from tests.runtime.images.conftest import Bench
-from tests.runtime.images.made import digest, small
+from tests.runtime.images.made import Made, digest, small
 
 CONTAINER = "bf64c33ee6e7" + "0" * 52
 
@@ -304,6 +305,19 @@ async def test_an_image_without_its_layers_is_refused(bench: Bench, tmp_path: Pa
     with pytest.raises(NotFound, match="layer does not exist"):
         bench.images.add(made.config, made.diff_ids)
     assert Bench.at(bench.root).images.list() == []
+
+
+async def test_what_a_power_failure_took_takes_its_blob_along(bench: Bench) -> None:
+    made = bench.build("stays", "goes", names=("lost",))
+    async with bench.images.adding():
+        kept, lost = [await blob_for(bench.images, diff_id) for diff_id in made.diff_ids]
+    bench.add(Made(made.layers[:1]), "kept")
+    bench.images.layers.remove(made.diff_ids[1])
+    bench.images.drop_incomplete()
+    await bench.images.collect()
+    assert [each.references[0].familiar() for each in bench.images.list()] == ["kept:latest"]
+    assert set(bench.images.blobs()) == {kept.digest}
+    assert bench.images.content.has(kept.digest) and not bench.images.content.has(lost.digest)
 
 
 async def test_events(bench: Bench) -> None:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from dockmagic_runtime.storage import layers as module
@@ -137,17 +138,73 @@ def test_what_is_made_while_others_are_written_out_is_still_marked(
     assert list((tmp_path / "unwritten").iterdir()) == []
 
 
-def test_a_disk_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_disk_did_not_take_is_not_believed(tmp_path: Path) -> None:
+    """The kernel says so once, and then drops the bytes: the next time it says that all is well."""
+    small, disk = tmp_path / "small", tmp_path / "small/disk"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
+    try:
+        with disk.open("wb") as file:
+            file.truncate(64 << 20)
+        options = ["-O", "^has_journal", "-e", "continue", "-N", "64"]
+        subprocess.run(["mkfs.ext4", "-q", "-F", *options, disk], check=True)
+        with mounted(disk, tmp_path / "mount") as root:
+            store = LayerStore(root)
+            (root / "upper").mkdir()
+            (root / "upper/file").write_bytes(os.urandom(16 << 20))
+            store.commit(root / "upper")
+            with pytest.raises(OSError, match="Input/output"):
+                store.settle()
+            store.settle()
+            assert len(list((root / "unwritten").iterdir())) == 1
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)  # its loop device goes a moment later
+
+
+def test_a_removal_that_fails_is_no_end_of_what_was_marked(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
     made(store)
-
-    def fails(path: Path) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "syncfs", fails)
-        with pytest.raises(OSError, match="Input/output"):
+    made(store)
+    (doomed,) = (tmp_path / "tmp").iterdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", doomed / "fs/d"], check=True)
+    try:
+        with pytest.raises(OSError, match="busy"):
             store.settle()
+    finally:
+        subprocess.run(["umount", doomed / "fs/d"], check=True)
     assert len(list((tmp_path / "unwritten").iterdir())) == 1
     store.settle()
     assert list((tmp_path / "unwritten").iterdir()) == []
+
+
+def test_who_comes_second_returns_when_the_first_layers_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LayerStore(tmp_path)
+    made(store)
+    begun, second = Event(), Event()
+
+    def slow(path: Path) -> None:
+        begun.set()
+        assert not second.wait(0.2), "it did not wait"
+
+    def another() -> None:
+        begun.wait()
+        store.settle()
+        second.set()
+
+    monkeypatch.setattr(module, "syncfs", slow)
+    thread = Thread(target=another)
+    thread.start()
+    try:
+        store.settle()
+    finally:
+        thread.join()
+    assert second.is_set() and list((tmp_path / "unwritten").iterdir()) == []
+
+
+def test_what_was_removed_is_not_told_of_as_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = LayerStore(tmp_path)
+    store.remove(made(store).diff_id)
+    after_a_start(tmp_path).sweep()
+    assert caplog.messages == [] and list((tmp_path / "unwritten").iterdir()) == []

@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import struct
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -94,6 +95,7 @@ FIELDS = st.fixed_dictionaries(
         "xattrs": st.sampled_from(({}, {}, {b"user.note": b"v"})),
     }
 )
+PLAIN = st.just({"mode": 0o644, "mtime_ns": 1_700_000_000 * SECOND + 5, "xattrs": {}})
 CONTENTS = st.one_of(st.binary(max_size=40), st.just(bytes(SMALL + 1)))
 
 
@@ -101,7 +103,7 @@ CONTENTS = st.one_of(st.binary(max_size=40), st.just(bytes(SMALL + 1)))
 def entries(draw: st.DrawFn) -> tuple[tar.Entry, bytes]:
     kind = draw(KINDS)
     link = draw(NAMES).encode() if kind in (tar.SYMLINK, tar.HARDLINK) else b""
-    fields = draw(FIELDS)
+    fields = draw(st.one_of(PLAIN, FIELDS))
     entry = tar.Entry(draw(NAMES).encode(), kind, link=link, **{**fields, "xattrs": dict(fields["xattrs"])})
     return entry, draw(CONTENTS) if kind == tar.REGULAR else b""
 
@@ -264,3 +266,24 @@ def test_in_a_directory_that_gives_its_group_files_keep_theirs(tmp_path: Path) -
 
 def _given(entry: tuple[tar.Entry, bytes]) -> tuple[tar.Entry, Given]:
     return entry[0], Given(entry[1])
+
+
+def test_on_a_disk_where_all_directories_give_their_group(tmp_path: Path) -> None:
+    """Mounted with `grpid`, and the data root is the group docker's."""
+    disk, path = tmp_path / "disk", tmp_path / "mount"
+    with disk.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True)
+    path.mkdir()
+    subprocess.run(["mount", "-o", "loop,grpid", disk, path], check=True)
+    try:
+        os.chown(path, 0, 999)
+        (path / "new").mkdir()
+        told = Written()
+        with told_of(path / "new", told) as root:
+            fill(root, told, regular("d/file"), regular("theirs", gid=1000))
+            assert is_known(told, path / "new/d/file")
+        assert (path / "new/d/file").stat().st_gid == 0
+        assert packed(path / "new", told) == packed(path / "new", None)
+    finally:
+        subprocess.run(["umount", path], check=True)
