@@ -46,7 +46,7 @@ def _timed(case: Case, *, new: bool) -> Callable[[Engine], float]:
     def once(engine: Engine) -> float:
         if new:
             engine.api.prune_builds(all=True)
-        os.sync()  # what the other one wrote is not for this one to wait for
+            os.sync()  # what that has left to the kernel is not for the build to wait for
         environment = {
             **os.environ,
             "DOCKER_HOST": f"unix://{engine.socket}",

@@ -141,17 +141,9 @@ def _take(source: Source, merged: int, target: int) -> None:
     with os.scandir(source.directory) as found:
         names = [os.fsencode(entry.name) for entry in found if entry.is_dir(follow_symlinks=False)]
     for name in names:
-        if not (_exists(merged, name) or _exists(target, name)):
+        if not (paths.exists_at(merged, name) or paths.exists_at(target, name)):
             os.rename(name, name, src_dir_fd=source.directory, dst_dir_fd=target)
             source.written.gone(source.directory, name)
-
-
-def _exists(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _followed(root: int, path: str) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dockmagic_runtime.build import words
 from dockmagic_runtime.build.instructions import (
     Arg,
     Command,
@@ -57,11 +56,8 @@ def declare(
 
 def expand(instruction: Instruction, text: str, state: State, flag: str = "", *, last: bool = False) -> str:
     """One argument with its variables, or a text in a flag. Raises DockerfileError."""
-    try:
-        return words.expand(text, state.environment, instruction.node.escape)
-    except words.Unreadable as error:
-        piece = (*([flag] if flag else []), text, error.about)
-        raise instruction.node.error(str(error), *piece, last=last) from None
+    piece = (flag, text) if flag else (text,)
+    return instruction.node.expanded(state.environment, *piece, last=last)
 
 
 def _pairs(instruction: Pairs, state: State) -> tuple[State, str]:

@@ -52,7 +52,7 @@ def _make(
             continue
         try:
             missing = parts[count:]
-            if not missing or not stat.S_ISDIR(os.fstat(fd).st_mode) or _is_there(fd, missing[0]):
+            if not missing or not stat.S_ISDIR(os.fstat(fd).st_mode) or paths.exists_at(fd, missing[0]):
                 # It is there; or in its way is a file, of which the mount will complain, or a link into
                 # nothing, which the mount will follow.
                 return
@@ -71,14 +71,6 @@ def _make(
         if not is_directory:
             (place / missing[-1]).touch(mode=0o644)
         return
-
-
-def _is_there(directory: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _as(path: Path, status: os.stat_result) -> None:

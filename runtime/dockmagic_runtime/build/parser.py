@@ -11,7 +11,7 @@ later has Docker's sentence, and the place beside it (`Node.blamed`). Here-docum
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -88,6 +88,13 @@ class Node:
     def error(self, reason: str, *piece: str, last: bool = False) -> DockerfileError:
         """What is wrong with the text of a piece, or of the instruction."""
         return DockerfileError(reason, *self.place(*piece, last=last))
+
+    def expanded(self, variables: Mapping[str, str], *piece: str, last: bool = False) -> str:
+        """The text of a piece, its variables put in. Raises DockerfileError."""
+        try:
+            return words.expand(piece[-1], variables, self.escape)
+        except words.Unreadable as error:
+            raise self.error(str(error), *piece, error.about, last=last) from None
 
     def lacking(self, reason: str, *piece: str) -> NotImplementedHere:
         """The same for what is right, but not for this builder."""

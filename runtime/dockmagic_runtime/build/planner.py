@@ -6,7 +6,6 @@ A stage is a FROM and the steps up to the next. Stages that the target does not 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dockmagic_runtime.build import words
 from dockmagic_runtime.build.instructions import Arg, Command, Copy, From, Instruction
 from dockmagic_runtime.errors import InvalidParameter
 from dockmagic_runtime.oci.image import Platform
@@ -73,7 +72,7 @@ def plan(
             for name, default in instruction.defaults:
                 value = arguments.get(name)
                 if value is None and default is not None:
-                    value = _expand(instruction, declared, default)
+                    value = instruction.node.expanded(declared, default)
                 if value is not None:
                     declared[name] = value
         else:
@@ -91,13 +90,13 @@ def plan(
 def _stage(
     index: int, start: From, steps: list[Instruction], earlier: list[Stage], arguments: Mapping[str, str]
 ) -> Stage:
-    image = _expand(start, arguments, start.image)
+    image = start.node.expanded(arguments, start.image)
     if not image:
         raise start.node.error(f"base name ({start.image}) should not be blank", start.image)
     platform = None
     if start.platform is not None:
         piece = ("--platform", start.platform)
-        platform = _expand(start, arguments, *piece)
+        platform = start.node.expanded(arguments, *piece)
         if not platform:
             raise start.node.error(f"empty platform value from expression {start.platform}", *piece)
         try:
@@ -125,14 +124,6 @@ def _named(steps: list[Instruction]) -> Iterator[tuple[Instruction, str, str]]:
             yield step, step.stage, "--from"
         elif isinstance(step, Command):
             yield from ((step, name, mount.piece) for mount in step.mounts if (name := mount.get("from")))
-
-
-def _expand(instruction: Instruction, arguments: Mapping[str, str], *piece: str) -> str:
-    """The last of `piece`, as `Node.place` has them."""
-    try:
-        return words.expand(piece[-1], arguments, instruction.node.escape)
-    except words.Unreadable as error:
-        raise instruction.node.error(str(error), *piece, error.about) from None
 
 
 def find(name: str, earlier: Sequence[str | None], *, by_number: bool) -> int | str:

@@ -21,7 +21,7 @@ from dockmagic_runtime.containers import etcfiles, mountpoints
 from dockmagic_runtime.containers.record import Container
 from dockmagic_runtime.errors import Forbidden, InvalidParameter, NotFound
 from dockmagic_runtime.kernel import mounts, namespaces
-from dockmagic_runtime.kernel.paths import RESOLVE_NO_SYMLINKS, open_in_root, openat2, opened
+from dockmagic_runtime.kernel.paths import RESOLVE_NO_SYMLINKS, exists_at, open_in_root, openat2, opened
 from dockmagic_runtime.process.rootfs import Binds, Tree
 from dockmagic_runtime.storage import tar
 from dockmagic_runtime.storage.compression import decompress
@@ -161,10 +161,8 @@ class ContainerFiles:
             raise self._missing(path) from None
         try:
             name = b"." if whole else os.fsencode(posixpath.basename(clean))
-            try:
-                os.stat(name, dir_fd=directory, follow_symlinks=False)
-            except FileNotFoundError:
-                raise self._missing(path) from None
+            if not exists_at(directory, name):
+                raise self._missing(path)
             yield directory, name
         finally:
             os.close(directory)

@@ -119,6 +119,15 @@ def _make(root: int, path: str, directory: bool, symlinks: bool) -> int:
             os.close(fd)
 
 
+def exists_at(directory: int, name: str | bytes) -> bool:
+    """Whether an open directory has that name, be it a link that leads nowhere."""
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def exists_in_root(root: int, path: str) -> bool:
     try:
         os.close(open_in_root(root, path))
